@@ -1,0 +1,41 @@
+"""What every model family must be able to do, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from pusa_app.models.card import BackboneSpec
+
+
+@dataclass(frozen=True)
+class Text:
+    """An encoded prompt, trimmed to its valid tokens: embeds (L, D); L = 0 is the empty prompt."""
+
+    embeds: torch.Tensor
+
+
+class Backbone(Protocol):
+    """A loaded model. Latents are unbatched: (C, F, h, w), F slots, fp32, in the space that the transformer sees."""
+
+    spec: BackboneSpec
+    device: torch.device
+
+    def encode_text(self, prompt: str) -> Text:
+        """Encode one prompt; the empty string is the model's null text."""
+
+    def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
+        """uint8 (n, H, W, 3) with n = stride*k + 1 -> latents (C, k + 1, h, w)."""
+
+    def velocity(self, z: torch.Tensor, sigma: torch.Tensor, texts: Sequence[Text]) -> list[torch.Tensor]:
+        """z (C, F, h, w), sigma (F,) in [0, 1] -> one fp32 velocity (C, F, h, w) per text, in the sign z0 - eps."""
+
+    def decode(self, z: torch.Tensor) -> Iterator[np.ndarray]:
+        """Latents (C, F, h, w) -> chunks of uint8 frames (n, H, W, 3), stride*(F-1) + 1 frames in all."""
+
+    def preview(self, z: torch.Tensor) -> np.ndarray:
+        """A cheap look at latents (C, F, h, w): uint8 (F, h', w', 3)."""

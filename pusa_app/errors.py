@@ -1,0 +1,37 @@
+"""The errors of this program.
+
+    PusaError
+    ├── UserError          what the user gave cannot be used; the message says what to do (exit code 2)
+    │   ├── RecipeError    a recipe, timeline or number
+    │   ├── MediaError     an image or a clip
+    │   └── ModelError     a model, its files or its conversion
+    └── RunCancelled       a run was stopped on request
+
+A message is one line: what is wrong, where, and what to do next. It never holds a traceback.
+"""
+
+from __future__ import annotations
+
+
+class PusaError(Exception):
+    """Base of all errors that this program raises on purpose."""
+
+
+class UserError(PusaError):
+    """What the user gave cannot be used."""
+
+
+class RecipeError(UserError):
+    """A recipe, a timeline or one of its numbers is not valid."""
+
+
+class MediaError(UserError):
+    """An image or a clip cannot be used."""
+
+
+class ModelError(UserError):
+    """A model is unknown, incomplete, or its files cannot be read."""
+
+
+class RunCancelled(PusaError):
+    """The run was stopped between two steps because somebody asked for it."""

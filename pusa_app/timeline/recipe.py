@@ -1,0 +1,93 @@
+"""A recipe: all that is needed to make a video again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pusa_app.errors import RecipeError
+from pusa_app.timeline.schedule import MAX_STEPS, ScheduleSpec
+from pusa_app.timeline.timeline import Timeline
+
+RECIPE_VERSION = 1
+MAX_RECIPE_CHARS = 1_000_000
+MAX_SEED = 2**63 - 1
+Text = Annotated[str, Field(max_length=10_000)]
+TaskName = Literal[
+    "text-to-video",
+    "image-to-video",
+    "start-end",
+    "keyframes",
+    "transition",
+    "loop",
+    "extend",
+    "complete",
+    "restyle",
+]
+
+
+class Recipe(BaseModel):
+    """Everything that decides the frames of a clip. The same recipe on the same machine gives the same video.
+
+    guidance 1 turns classifier-free guidance off; schedule None means the model's own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = RECIPE_VERSION
+    task: TaskName
+    model: str = Field(default="mini", min_length=1, max_length=500)
+    prompt: Text = ""
+    negative_prompt: Text = ""
+    timeline: Timeline
+    steps: int = Field(ge=1, le=MAX_STEPS)
+    guidance: float = Field(ge=0, le=100, allow_inf_nan=False)
+    seed: int = Field(ge=0, le=MAX_SEED)
+    schedule: ScheduleSpec | None = None
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Raises RecipeError with one line when the text is not a recipe."""
+        if len(text) > MAX_RECIPE_CHARS:
+            raise RecipeError("This is not a recipe: the file is far too long.")
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise RecipeError(f"This is not a recipe: it is not valid JSON ({_short(error)}).") from None
+        if not isinstance(data, dict):
+            raise RecipeError("This is not a recipe: a recipe is a JSON object.")
+        version = data.get("version", RECIPE_VERSION)
+        if isinstance(version, int) and version > RECIPE_VERSION:
+            raise RecipeError(f"This recipe has version {version}; update Pusa Studio to use it.")
+        return build(cls, data, what="recipe")
+
+    @classmethod
+    def from_file(cls, path: Path) -> Recipe:
+        """Relative paths of keyframes in the file are kept as they are."""
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            raise RecipeError(f"{path.name} is not a recipe: it is not a text file.") from None
+        except OSError as error:
+            raise RecipeError(f"The recipe {path} cannot be read: {error.strerror or error}.") from None
+
+
+def build[M: BaseModel](cls: type[M], data: dict[str, Any], what: str) -> M:
+    """Validate `data` as `cls`; a mistake becomes a RecipeError that names the field in one line."""
+    try:
+        return cls.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or what
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise RecipeError(f"The {what} is not valid at {where}: {message[:1].lower()}{message[1:]}.") from None
+
+
+def _short(error: Exception) -> str:
+    return str(error).splitlines()[0][:120]
