@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,6 +12,7 @@ from pusa_app.errors import RecipeError
 from pusa_app.timeline.schedule import MAX_STEPS, ScheduleSpec
 from pusa_app.timeline.timeline import Timeline
 
+M = TypeVar("M", bound=BaseModel)
 RECIPE_VERSION = 1
 MAX_RECIPE_CHARS = 1_000_000
 MAX_SEED = 2**63 - 1
@@ -78,7 +79,7 @@ class Recipe(BaseModel):
             raise RecipeError(f"The recipe {path} cannot be read: {error.strerror or error}.") from None
 
 
-def build[M: BaseModel](cls: type[M], data: dict[str, Any], what: str) -> M:
+def build(cls: type[M], data: dict[str, Any], what: str) -> M:
     """Validate `data` as `cls`; a mistake becomes a RecipeError that names the field in one line."""
     try:
         return cls.model_validate(data)
