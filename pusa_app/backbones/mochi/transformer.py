@@ -63,12 +63,12 @@ class VectorizedMochiTransformer3DModel(MochiTransformer3DModel):
         p = self.config.patch_size
         rows, columns = height // p, width // p
 
-        temb, text = self._embed_conditions(timestep, encoder_hidden_states, encoder_attention_mask, hidden_states.dtype)
+        mask, dtype = encoder_attention_mask, hidden_states.dtype
+        temb, text = self._embed_conditions(timestep, encoder_hidden_states, mask, dtype)
         x = self.patch_embed(hidden_states.transpose(1, 2).flatten(0, 1)).unflatten(0, (batch, slots))  # (B, F, S, D)
         # Under autocast the projections return half precision; the residual streams keep the caller's.
-        x, text = x.to(hidden_states.dtype), text.to(encoder_hidden_states.dtype)
+        x, text = x.to(dtype), text.to(encoder_hidden_states.dtype)
         rope = self._rotations(slots, rows, columns)
-        mask = encoder_attention_mask
         if mask is not None:
             mask = F.pad(mask.bool(), (slots * rows * columns, 0), value=True)  # joint sequence: visual, then text
 
