@@ -1,0 +1,210 @@
+"""The service behind the page and the command line: takes recipes, keeps jobs, hands out events and results."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import threading
+from pathlib import Path
+
+from pusa_app import testing, worker
+from pusa_app.errors import ModelError, RecipeError
+from pusa_app.events import Event, Preview, Progress
+from pusa_app.jobs import EventLog, Job, JobStore, MemoryStore, Supervisor, new_id
+from pusa_app.models import ModelCard, get_card, list_cards
+from pusa_app.pace import Pace
+from pusa_app.settings import Settings
+from pusa_app.timeline import Keyframe, Recipe, get_task
+
+# A clip may have this many times the pixels that its model was made for; more is noise and hours of waiting.
+MAX_AREA = 4
+MAX_STEPS = Settings.max_steps
+
+
+def cards() -> list[ModelCard]:
+    """All models that this program knows."""
+    return [*list_cards(), *([testing.card()] if testing.enabled() else [])]
+
+
+def card_of(model: str) -> ModelCard:
+    """The card of a model; raises ModelError when it is unknown or not on this machine."""
+    card = testing.card() if testing.enabled() and model == testing.FAKE else get_card(model)
+    if card.folder is None:
+        raise ModelError(f"The model {card.id} is not on this machine.")
+    return card
+
+
+def check_recipe(recipe: Recipe, max_steps: int = MAX_STEPS) -> ModelCard:
+    """Everything that can be said against a recipe without loading its model, its pictures and clips included.
+
+    Returns the model's card; raises RecipeError, ModelError or MediaError.
+    """
+    card = card_of(recipe.model)
+    spec, timeline = card.spec, recipe.timeline
+    task = get_task(recipe.task)
+    if recipe.task not in card.tasks:
+        raise RecipeError(f"The model {card.id} does not do {task.title.lower()}: it does {', '.join(card.tasks)}.")
+    if timeline.grid.temporal_stride != spec.temporal_stride:
+        raise RecipeError(
+            f"This recipe has {timeline.grid.temporal_stride} frames a slot and the model {card.id} has "
+            f"{spec.temporal_stride}: it was made for another model."
+        )
+    low, high = min(spec.lengths()), max(spec.lengths())
+    if not low <= timeline.grid.num_frames <= high:
+        raise RecipeError(
+            f"A length of {timeline.grid.num_frames} frames is outside what {card.id} does: use {low} to {high}."
+        )
+    if timeline.width * timeline.height > MAX_AREA * spec.width * spec.height:
+        raise RecipeError(
+            f"The size {timeline.width}x{timeline.height} is too large for {card.id}, "
+            f"which was made for {spec.width}x{spec.height}."
+        )
+    if recipe.steps > max_steps:
+        raise RecipeError(f"{recipe.steps} steps are too many: use at most {max_steps}.")
+    problems = task.check(timeline) + timeline.problems(spec.size_multiple)
+    if problems:
+        raise RecipeError(problems[0])
+    for keyframe in timeline.keyframes:
+        _check_source(keyframe)
+    return card
+
+
+def _check_source(keyframe: Keyframe) -> None:
+    from pusa_app.media import check_clip, check_image
+
+    (check_image if keyframe.source.kind == "image" else check_clip)(Path(keyframe.source.path))
+
+
+class Studio:
+    """Thread safe. Owners are opaque strings; an owner sees only his own jobs. Nothing starts before the first job."""
+
+    def __init__(self, settings: Settings | None = None, store: JobStore | None = None) -> None:
+        self.settings = settings or Settings()
+        self._store = store or MemoryStore()
+        self._log = EventLog()
+        self._submitting = threading.Lock()
+        self._supervisor = Supervisor(
+            self._store,
+            worker.main,
+            (str(self.settings.log_file),),
+            on_event=self._log.add,
+            grace_seconds=self.settings.cancel_grace_seconds,
+        )
+
+    def submit(self, recipe: Recipe, owner: str) -> Job:
+        """Queue a recipe. Its pictures and clips are copied first, since where they lie now may be a cache.
+
+        Raises RecipeError, ModelError or MediaError, and then nothing is left behind.
+        """
+        check_recipe(recipe, self.settings.max_steps)
+        with self._submitting:
+            waiting = len(self._store.list(state="queued"))
+            if waiting >= self.settings.max_queue:
+                raise RecipeError(f"{waiting} videos are waiting already: try again when some are done.")
+            job_id = new_id()
+            folder = self.settings.runs_dir / job_id
+            try:
+                folder.mkdir(parents=True)
+                self.settings.results_dir.mkdir(parents=True, exist_ok=True)
+                recipe = _with_own_sources(recipe, folder)
+                (folder / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
+            except OSError as error:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise RecipeError(f"The data folder cannot be written: {error.strerror or error}.") from None
+            out = self.settings.results_dir / f"{_slug(recipe.prompt) or recipe.task}-{job_id[:8]}.mp4"
+            job = self._store.add(Job(id=job_id, owner=owner, recipe=recipe.to_json(), out=str(out)))
+        self._supervisor.nudge()
+        return job
+
+    def cancel(self, job_id: str, owner: str | None = None) -> bool:
+        """True when the job was waiting or running and will end; False when there is nothing to stop."""
+        return self.job(job_id, owner) is not None and self._supervisor.cancel(job_id)
+
+    def job(self, job_id: str, owner: str | None = None) -> Job | None:
+        """The job as it is now; None when there is none, or when it is somebody else's."""
+        job = self._store.get(job_id)
+        return job if job is not None and owner in (None, job.owner) else None
+
+    def jobs(self, owner: str) -> list[Job]:
+        """An owner's jobs, oldest first."""
+        return self._store.list(owner=owner)
+
+    def ahead(self, job: Job) -> int:
+        """How many jobs come before a waiting one."""
+        if job.state != "queued":
+            return 0
+        waiting = [*self._store.list(state="running"), *self._store.list(state="queued")]
+        return sum(other.number < job.number for other in waiting)
+
+    def events(self, job_id: str, since: int = 0) -> list[Event]:
+        """Events of a job with a sequence number above `since`."""
+        return self._log.since(job_id, since)
+
+    def progress(self, job_id: str) -> tuple[Progress | None, float | None]:
+        """The latest progress of a job, and the seconds that are left where that can be told."""
+        pace, latest = Pace(), None
+        for event in self._log.since(job_id):
+            if isinstance(event, Progress):
+                pace.see(event)
+                latest = event
+        return latest, pace.remaining
+
+    def preview(self, job_id: str) -> Preview | None:
+        """The latest look at a job's clip."""
+        return next((e for e in reversed(self._log.since(job_id)) if isinstance(e, Preview)), None)
+
+    def recipe(self, job: Job) -> Recipe:
+        return Recipe.from_json(job.recipe)
+
+    def result(self, job: Job) -> Path | None:
+        """The video of a job that is done."""
+        path = Path(job.out)
+        return path if job.state == "done" and path.is_file() else None
+
+    def poster(self, job: Job) -> Path | None:
+        """A small picture of a job that is done."""
+        path = worker.poster_of(Path(job.out))
+        return path if job.state == "done" and path.is_file() else None
+
+    def secret(self) -> str:
+        """A random string that stays the same on this data folder; it keeps visitors' marks valid over a restart."""
+        path = self.settings.data_dir / "secret"
+        with contextlib.suppress(OSError):
+            if kept := path.read_text().strip():
+                return kept
+        fresh = secrets.token_hex(16)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w") as file:
+            file.write(fresh)
+        return fresh
+
+    @property
+    def worker_pid(self) -> int | None:
+        return self._supervisor.worker_pid
+
+    def close(self) -> None:
+        """End the worker. A running job becomes interrupted."""
+        self._supervisor.stop()
+
+
+def _with_own_sources(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with its sources copied into `folder`; the copy never has a name that the user chose."""
+    keyframes = []
+    for number, keyframe in enumerate(recipe.timeline.keyframes):
+        source = Path(keyframe.source.path)
+        suffix = source.suffix.lower() if re.fullmatch(r"\.[a-z0-9]{1,5}", source.suffix.lower()) else ""
+        copy = folder / f"source-{number}{suffix}"
+        shutil.copyfile(source, copy)
+        own = keyframe.source.model_copy(update={"path": str(copy)})
+        keyframes.append(keyframe.model_copy(update={"source": own}))
+    timeline = recipe.timeline.model_copy(update={"keyframes": tuple(keyframes)})
+    return recipe.model_copy(update={"timeline": timeline})
+
+
+def _slug(text: str) -> str:
+    """A prompt as the beginning of a file name."""
+    return "-".join(re.findall(r"[a-z0-9]+", text.lower()))[:48].strip("-")

@@ -1,0 +1,167 @@
+"""The worker process: keeps one model loaded, renders one job at a time, tells what happens over its pipe.
+
+torch is imported here and nowhere on the way to here. The process ends when its pipe does, so that it never outlives
+the program that started it.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from pusa_app.errors import RunCancelled, UserError
+from pusa_app.events import Cancelled, Done, Event, Failed, Preview, Progress
+
+MAX_LOG_BYTES = 2_000_000
+
+
+def main(pipe: Connection, log_file: str) -> None:
+    """Serve jobs until the pipe closes."""
+    _die_with_parent()
+    # Ctrl-C in a terminal reaches every process of its group; the program decides what it means, not the worker.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log = _open_log(Path(log_file))
+    mailbox = Mailbox(pipe)
+    worker = Worker(mailbox.send, log)
+    while True:
+        job_id, recipe, out = mailbox.jobs.get()
+        mailbox.send(job_id, worker.run(job_id, recipe, out, mailbox.cancelled))
+
+
+class Mailbox:
+    """The worker's end of the pipe. A thread reads it all the time, so that a cancel is heard in the midst of a run."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._cancelled: set[str] = set()
+        self.jobs: queue.Queue[tuple[str, str, str]] = queue.Queue()
+        threading.Thread(target=self._read, name="mailbox", daemon=True).start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                verb, *rest = self._pipe.recv()
+            except (EOFError, OSError):
+                # Nobody listens any more. A thread cannot end a process that is deep in a matrix product but so.
+                os._exit(0)
+            if verb == "run":
+                self.jobs.put((rest[0], rest[1], rest[2]))
+            elif verb == "cancel":
+                self._cancelled.add(rest[0])
+
+    def cancelled(self, job_id: str) -> bool:
+        return job_id in self._cancelled
+
+    def send(self, job_id: str, event: Event) -> None:
+        try:
+            self._pipe.send((job_id, event))
+        except OSError:
+            os._exit(0)
+
+
+class Worker:
+    """Renders recipes with the model they name; the last model stays loaded. Every run returns its last event."""
+
+    def __init__(self, send: Any, log: logging.Logger) -> None:
+        self._send, self._log = send, log
+        self._model: str | None = None
+        self._backbone: Any = None
+
+    def run(self, job_id: str, recipe_json: str, out: str, cancelled: Any) -> Event:
+        """Done, Failed or Cancelled; never raises."""
+        started = time.monotonic()
+
+        def tell(event: Event) -> None:
+            # How the run ended is ours to say, once the file is in its place.
+            if isinstance(event, Progress | Preview):
+                self._send(job_id, event)
+
+        try:
+            from pusa_app.timeline import Recipe
+
+            recipe = Recipe.from_json(recipe_json)
+            self._load(recipe.model, tell)
+            if cancelled(job_id):
+                return Cancelled()
+            from pusa_app.render import render
+
+            clip = render(recipe, self._backbone, tell, out=Path(out), cancelled=lambda: cancelled(job_id))
+            self._save_poster(clip, Path(out))
+            return Done(out, recipe.to_json(), time.monotonic() - started, recipe.timeline.grid.num_frames)
+        except RunCancelled:
+            return Cancelled()
+        except UserError as error:
+            return Failed(" ".join(str(error).split()))
+        except MemoryError:
+            self._log.exception("job %s", job_id)
+            return Failed("There is not enough memory for this video: make it shorter or smaller.")
+        except Exception as error:  # whatever a model does, the worker lives on and the user gets a sentence
+            self._log.exception("job %s", job_id)
+            if "out of memory" in str(error).lower():
+                return Failed("There is not enough memory for this video: make it shorter or smaller.")
+            return Failed(f"The run failed unexpectedly ({type(error).__name__}). Try again; the log says more.")
+
+    def _load(self, model: str, tell: Any) -> None:
+        if self._model == model:
+            return
+        tell(Progress("loading"))
+        self._model = self._backbone = None
+        self._backbone = load_backbone(model)
+        self._model = model
+
+    def _save_poster(self, clip: Any, out: Path) -> None:
+        """A picture for lists; its lack is no reason to lose a video."""
+        try:
+            from pusa_app.media import save_poster
+
+            save_poster(clip, poster_of(out))
+        except Exception:  # see above
+            self._log.exception("poster of %s", out.name)
+
+
+def poster_of(result: Path) -> Path:
+    """Where the poster of a result lies."""
+    return result.with_suffix(".jpg")
+
+
+def load_backbone(model: str) -> Any:
+    """The loaded model; the fake one only where a test asked for it."""
+    from pusa_app import testing
+
+    if testing.enabled() and model == testing.FAKE:
+        return testing.backbone()
+    from pusa_app.models import load_backbone as load
+
+    return load(model)
+
+
+def _open_log(path: Path) -> logging.Logger:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=MAX_LOG_BYTES, backupCount=1, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log = logging.getLogger("pusa_app.worker")
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    return log
+
+
+def _die_with_parent() -> None:
+    """Linux: be killed when the thread that started us ends, even if it was killed and the pipe leaked elsewhere."""
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    parent = os.getppid()
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(0)
