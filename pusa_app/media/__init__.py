@@ -1,0 +1,30 @@
+"""Reading, checking, fitting and writing images and clips.
+
+Frames are uint8 arrays (n, height, width, 3), RGB. Whatever is wrong with a file ends in a MediaError of one line.
+Uploads are hostile until proven otherwise: what a file is follows from its content, never from its name, and every
+dimension of it has a limit (images.MAX_IMAGE_PIXELS, clips.MAX_CLIP_*).
+"""
+
+from pusa_app.media._files import remove_leftovers
+from pusa_app.media.clips import ClipInfo, check_clip, load_clip, read_frames, read_recipe_text
+from pusa_app.media.fit import Fit, Focus, Frames
+from pusa_app.media.images import ImageInfo, check_image, load_image
+from pusa_app.media.writer import ClipWriter, save_poster, write_gif
+
+__all__ = [
+    "ClipInfo",
+    "ClipWriter",
+    "Fit",
+    "Focus",
+    "Frames",
+    "ImageInfo",
+    "check_clip",
+    "check_image",
+    "load_clip",
+    "load_image",
+    "read_frames",
+    "read_recipe_text",
+    "remove_leftovers",
+    "save_poster",
+    "write_gif",
+]

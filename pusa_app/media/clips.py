@@ -1,0 +1,259 @@
+"""Clips: what they are, whether they are sound, their frames at a model's size, and the recipe inside."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from pusa_app.errors import MediaError
+from pusa_app.media import _ffmpeg
+from pusa_app.media._files import StrPath, label, readable_file
+from pusa_app.media.fit import Fit, Focus, Frames, scaled_size
+
+MAX_CLIP_PIXELS = 4096 * 2304
+MAX_CLIP_SECONDS = 600.0
+MAX_CLIP_FRAMES = 36_000
+MAX_CLIP_BYTES = 4_000_000_000
+MAX_DECODED_BYTES = 4_000_000_000
+CHECK_TIMEOUT = 60.0
+LOAD_TIMEOUT = 300.0
+
+RECIPE_KEY = "pusa_recipe"
+_MAX_TAG_BYTES = 16_000_000
+# Without these, ffmpeg's fast paths shift colours by a level or two and halve the resolution of chroma.
+_SWS = "flags=lanczos+accurate_rnd+full_chroma_int+full_chroma_inp"
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """A readable clip: size in pixels as it is shown (upright, square pixels), average rate, frames, duration."""
+
+    width: int
+    height: int
+    fps: float
+    num_frames: int
+    seconds: float
+
+
+def check_clip(path: StrPath) -> ClipInfo:
+    """List the clip's frames and decode the first. Raises MediaError when it is no clip, damaged or over a limit."""
+    file = readable_file(path, "clip")
+    name = label(path)
+    if os.path.getsize(file) > MAX_CLIP_BYTES:
+        raise MediaError(f"{name} is too large: use a clip of less than {MAX_CLIP_BYTES // 10**9} GB.")
+    first = _run(name, file, ["-frames:v", "1"], CHECK_TIMEOUT)
+    width, height = _shown_size(name, first)
+    packets = _run(name, file, ["-c", "copy", "-frames:v", str(MAX_CLIP_FRAMES + 1)], CHECK_TIMEOUT, strict=True)
+    times = _times(name, packets)
+    if len(times) > MAX_CLIP_FRAMES:
+        raise MediaError(f"{name} has more than {MAX_CLIP_FRAMES} frames: cut a shorter piece out of it.")
+    begin = min(start for start, _ in times)
+    seconds = float(max(start + length for start, length in times) - begin)
+    if seconds > MAX_CLIP_SECONDS:
+        raise MediaError(f"{name} lasts {seconds:.0f} s: cut it to {MAX_CLIP_SECONDS:.0f} s or less.")
+    nominal = float(1 / _header(first, "tb"))
+    average = len(times) / seconds if seconds > 0 else nominal
+    # Containers with coarse clocks (WebM: 1 ms) give 29.97 only on average; the nominal rate is exact when it agrees.
+    fps = nominal if abs(nominal / average - 1) < 0.01 else average
+    return ClipInfo(width, height, fps, len(times), seconds)
+
+
+def load_clip(
+    path: StrPath,
+    width: int,
+    height: int,
+    *,
+    fps: float,
+    start: int = 0,
+    num_frames: int,
+    fit: Fit = "crop",
+    focus: Focus = (0.5, 0.5),
+) -> Frames:
+    """`num_frames` frames from frame `start` on, counted at `fps`: uint8 (num_frames, height, width, 3).
+
+    The clip is brought to `fps` by dropping or repeating frames. The whole clip up to the last wanted frame is decoded,
+    since frame numbers are exact only so. Raises MediaError as `check_clip`, and when the clip is too short.
+    """
+    info = check_clip(path)
+    name = label(path)
+    if num_frames < 1 or start < 0:
+        raise MediaError(f"{num_frames} frames from frame {start} on of {name} is not a part of a clip.")
+    size = num_frames * height * width * 3
+    if size > MAX_DECODED_BYTES:
+        raise MediaError(
+            f"{num_frames} frames of {width}x{height} do not fit in memory: ask for fewer or smaller ones."
+        )
+    inner = scaled_size((info.width, info.height), (width, height), fit)
+    filters = [
+        _at_rate(fps),
+        f"trim=start_frame={start}:end_frame={start + num_frames}",
+        f"scale={inner[0]}:{inner[1]}:{_SWS}",
+        # Before the crop: in yuv420p ffmpeg would move the box to an even pixel.
+        "format=rgb24",
+        _framing(inner, (width, height), fit, focus),
+    ]
+    data = _decode(name, path, filters, num_frames, size)
+    got = len(data) // (height * width * 3)
+    if got < num_frames:
+        have = _count_frames(path, fps)
+        wanted = f"{num_frames} are asked for" + (f" from frame {start} on" if start else "")
+        raise MediaError(
+            f"{name} has {have} frames at {fps:g} frames a second, but {wanted}: "
+            "use a longer clip, or ask for fewer frames."
+        )
+    return np.frombuffer(data, dtype=np.uint8).reshape(num_frames, height, width, 3)
+
+
+def read_frames(path: StrPath) -> Frames:
+    """All frames of a clip at its own size and rate: uint8 (n, height, width, 3)."""
+    info = check_clip(path)
+    name = label(path)
+    frame = info.height * info.width * 3
+    if info.num_frames * frame > MAX_DECODED_BYTES:
+        raise MediaError(f"{name} does not fit in memory: use a shorter or smaller clip.")
+    filters = [f"scale={info.width}:{info.height}:{_SWS}", "format=rgb24"]
+    data = _decode(name, path, filters, info.num_frames, info.num_frames * frame)
+    whole = len(data) // frame
+    return np.frombuffer(data, dtype=np.uint8)[: whole * frame].reshape(whole, info.height, info.width, 3)
+
+
+def read_recipe_text(path: StrPath) -> str:
+    """The recipe that ClipWriter put into a clip, as it was given. Raises MediaError when there is none.
+
+    The text is not validated. Programs that copy a clip without re-encoding often keep its comment only, so the recipe
+    is looked for there too.
+    """
+    file = readable_file(path, "clip")
+    name = label(path)
+    arguments = [*_ffmpeg.untrusted_input(file, MAX_CLIP_PIXELS), "-map_chapters", "-1", "-f", "ffmetadata", "pipe:1"]
+    output = _ffmpeg.run(arguments, timeout=CHECK_TIMEOUT, max_bytes=_MAX_TAG_BYTES)
+    if not output.ok:
+        raise _explain(name, output, CHECK_TIMEOUT)
+    tags = _parse_tags(output.data.decode("utf-8", errors="replace"))
+    comment = tags.get("comment", "")
+    text = tags.get(RECIPE_KEY) or (comment if comment.lstrip().startswith("{") else "")
+    if not text:
+        raise MediaError(f"{name} has no recipe inside: it was saved without one or by another program.")
+    return text
+
+
+def rate(fps: float) -> str:
+    """A frame rate as the exact fraction that ffmpeg counts in: 24 -> "24/1", 29.97002997 -> "30000/1001"."""
+    fraction = Fraction(fps).limit_denominator(1001)
+    return f"{fraction.numerator}/{fraction.denominator}"
+
+
+def _at_rate(fps: float) -> str:
+    # Counted from the first picture, not from where the sound begins.
+    return f"setpts=PTS-STARTPTS,fps=fps={rate(fps)}:round=near"
+
+
+def _framing(inner: tuple[int, int], target: tuple[int, int], fit: Fit, focus: Focus) -> str:
+    spare = inner[0] - target[0], inner[1] - target[1]
+    if fit == "pad":
+        return f"pad={target[0]}:{target[1]}:{-spare[0] // 2}:{-spare[1] // 2}:black"
+    x, y = (round(space * min(max(at, 0.0), 1.0)) for space, at in zip(spare, focus, strict=True))
+    return f"crop={target[0]}:{target[1]}:{x}:{y}:exact=1"
+
+
+def _decode(name: str, path: StrPath, filters: list[str], num_frames: int, size: int) -> bytearray:
+    arguments = [
+        *_ffmpeg.untrusted_input(path, MAX_CLIP_PIXELS),
+        *("-map", "0:V:0", "-vf", ",".join(filters), "-fps_mode", "passthrough", "-frames:v", str(num_frames)),
+        *("-pix_fmt", "rgb24", "-f", "rawvideo", "pipe:1"),
+    ]
+    output = _ffmpeg.run(arguments, timeout=LOAD_TIMEOUT, max_bytes=size)
+    if not output.ok:
+        raise _explain(name, output, LOAD_TIMEOUT)
+    return output.data
+
+
+def _count_frames(path: StrPath, fps: float) -> int:
+    output = _run(label(path), path, ["-vf", f"{_at_rate(fps)},scale=16:16"], LOAD_TIMEOUT)
+    return len(_times(label(path), output))
+
+
+def _run(name: str, path: StrPath, arguments: list[str], timeout: float, strict: bool = False) -> str:
+    """ffmpeg's framecrc listing of the clip's pictures: a header, then a line per frame.
+
+    strict: a file that ends in the middle of its last frames is an error instead of a shorter clip.
+    """
+    output = _ffmpeg.run(
+        [
+            *(["-xerror"] if strict else []),
+            *_ffmpeg.untrusted_input(path, MAX_CLIP_PIXELS),
+            # Capital V: not the cover picture of a song. The time limit leaves longer clips recognizable as such.
+            *("-map", "0:V:0", "-t", str(MAX_CLIP_SECONDS + 10), *arguments, "-f", "framecrc", "pipe:1"),
+        ],
+        timeout=timeout,
+        max_bytes=200 * MAX_CLIP_FRAMES,
+    )
+    if not output.ok:
+        raise _explain(name, output, timeout)
+    return output.data.decode("utf-8", errors="replace")
+
+
+def _explain(name: str, output: _ffmpeg.Output, timeout: float) -> MediaError:
+    """ffmpeg's log as one line that says what to do."""
+    log = output.log
+    if output.timed_out:
+        return MediaError(f"{name} took more than {timeout:.0f} s to read: use a shorter or smaller clip.")
+    if output.cut:
+        return MediaError(f"{name} holds more than can be read: use a shorter or smaller clip.")
+    if too_large := re.search(r"Picture size (\d+x\d+) exceeds", log):
+        return MediaError(f"{name} is too large ({too_large[1]} pixels): scale it down to 4096x2304 or less.")
+    if "matches no streams" in log or "does not contain any stream" in log:
+        return MediaError(f"{name} has no pictures in it, only sound or data: use a clip with a picture.")
+    if "not on whitelist" in log or ("Error opening input" in log and "moov atom" not in log):
+        return MediaError(f"{name} is not a clip that can be read: use an MP4, MOV, WebM, MKV, AVI or GIF file.")
+    return MediaError(f"{name} is damaged, cut off or not a clip: copy or export it again.")
+
+
+def _header(listing: str, key: str) -> Fraction:
+    found = re.search(rf"^#{key} 0: (\d+)/(\d+)$", listing, re.MULTILINE)
+    if not found or int(found[1]) == 0 or int(found[2]) == 0:
+        return Fraction(1)
+    return Fraction(int(found[1]), int(found[2]))
+
+
+def _shown_size(name: str, listing: str) -> tuple[int, int]:
+    found = re.search(r"^#dimensions 0: (\d+)x(\d+)$", listing, re.MULTILINE)
+    if not found or not _times(name, listing):
+        raise MediaError(f"{name} is damaged or cut off: copy or export it again.")
+    width, height = int(found[1]), int(found[2])
+    aspect = _header(listing, "sar")
+    if aspect > 1:
+        width = round(width * aspect)
+    else:
+        height = round(height / aspect)
+    if not 0 < width * height <= 2 * MAX_CLIP_PIXELS:
+        raise MediaError(f"{name} is too large ({width}x{height} pixels): scale it down to 4096x2304 or less.")
+    return width, height
+
+
+def _times(name: str, listing: str) -> list[tuple[Fraction, Fraction]]:
+    """Start and duration of each frame in seconds, in the order of the file."""
+    base = _header(listing, "tb")
+    rows = re.findall(r"^0, *-?\d+, *(-?\d+), *(\d+),", listing, re.MULTILINE)
+    if not rows:
+        raise MediaError(f"{name} has no frames in it: copy or export it again.")
+    return [(int(start) * base, int(length) * base) for start, length in rows]
+
+
+def _parse_tags(text: str) -> dict[str, str]:
+    """ffmetadata: key=value lines up to the first section; a backslash takes the next character literally."""
+    tags: dict[str, str] = {}
+    for line in re.findall(r"(?:\\.|[^\\\n])+", text, re.DOTALL):
+        if line.startswith("["):
+            break
+        if found := re.match(r"((?:\\.|[^\\=])*)=(.*)", line, re.DOTALL):
+            tags[_unescape(found[1]).lower()] = _unescape(found[2])
+    return tags
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)

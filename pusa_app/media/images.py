@@ -1,0 +1,137 @@
+"""Pictures: what they are, whether they are sound, and their pixels at a model's size.
+
+Importing this module lowers Pillow's own pixel limit and makes its warning an error for the whole process, because
+other libraries in it (the web page's among them) open uploads with Pillow too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from pusa_app.errors import MediaError
+from pusa_app.media._files import StrPath, label, readable_file
+from pusa_app.media.fit import Fit, Focus, Frames, crop_box, scaled_size
+
+MAX_IMAGE_PIXELS = 64_000_000
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+
+_ORIENTATION = 0x0112
+_MAX_PROFILE_BYTES = 4_000_000
+_BACKGROUND = (255, 255, 255)
+
+Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """A sound picture: width and height in pixels as it is shown (EXIF orientation applied), and its format."""
+
+    width: int
+    height: int
+    format: str
+
+
+def check_image(path: StrPath) -> ImageInfo:
+    """Decode the picture once. Raises MediaError when it is not a PNG, JPEG, WebP, BMP, GIF or TIFF, or not sound."""
+    with _opened(path) as image:
+        image.load()
+        width, height = image.size
+        if image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):
+            width, height = height, width
+        # Phones write JPEGs with a second picture behind the first, which Pillow calls MPO.
+        return ImageInfo(width, height, "JPEG" if image.format == "MPO" else str(image.format))
+
+
+def load_image(path: StrPath, width: int, height: int, fit: Fit = "crop", focus: Focus = (0.5, 0.5)) -> Frames:
+    """The picture as uint8 (height, width, 3), upright and in sRGB.
+
+    crop fills the frame and cuts off what is outside, around `focus`; pad shows all of it between black bars.
+    Transparency is laid over white. Of an animation, the first frame is taken. Raises MediaError as `check_image`.
+    """
+    with _opened(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        fitted = _fit(_to_rgb(upright), (width, height), fit, focus)
+        return np.array(fitted, dtype=np.uint8)
+
+
+def _fit(image: Image.Image, target: tuple[int, int], fit: Fit, focus: Focus) -> Image.Image:
+    lanczos = Image.Resampling.LANCZOS
+    if fit == "crop":
+        return image.resize(target, lanczos, box=crop_box(image.size, target, focus))
+    small = image.resize(scaled_size(image.size, target, "pad"), lanczos)
+    frame = Image.new("RGB", target)
+    frame.paste(small, ((target[0] - small.width) // 2, (target[1] - small.height) // 2))
+    return frame
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        return _deep_grey_to_rgb(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        flat = Image.new("RGBA", rgba.size, (*_BACKGROUND, 255))
+        flat.alpha_composite(rgba)
+        return flat.convert("RGB")
+    return _to_srgb(image) or image.convert("RGB")
+
+
+def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
+    # Pillow clips such modes to 0..255 instead of scaling them.
+    values = np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    if image.mode == "F":
+        white = 1.0 if values.max() <= 1.0 else 255.0
+    else:
+        white = 65535.0 if image.mode.startswith("I;16") or values.max() > 255 else 255.0
+    grey = np.clip(np.rint(values * (255.0 / white)), 0, 255).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _to_srgb(image: Image.Image) -> Image.Image | None:
+    """The picture through its colour profile (phones: Display P3; print: CMYK); None without a usable one."""
+    profile = image.info.get("icc_profile")
+    if not isinstance(profile, bytes) or len(profile) > _MAX_PROFILE_BYTES or image.mode not in ("RGB", "CMYK"):
+        return None
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def _opened(path: StrPath) -> Iterator[Image.Image]:
+    """The picture, opened but not decoded; whatever its content makes Pillow raise becomes a MediaError."""
+    file = readable_file(path, "picture")
+    name = label(path)
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            # Pillow only warns at its limit, and a warning filter can be changed by anybody.
+            if image.width * image.height > MAX_IMAGE_PIXELS:
+                raise _too_large(name, f"{image.width}x{image.height} pixels")
+            yield image
+    except MediaError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_large(name, f"more than {MAX_IMAGE_PIXELS // 1_000_000} megapixels") from None
+    except UnidentifiedImageError:
+        raise MediaError(
+            f"{name} is not a picture that can be read: use a PNG, JPEG, WebP, BMP, GIF or TIFF file."
+        ) from None
+    except MemoryError:
+        raise MediaError(f"There is not enough memory to open {name}: make the picture smaller.") from None
+    except Exception as error:
+        # Decoders meet hostile bytes and raise anything: OSError, SyntaxError, struct.error, ValueError, EOFError ...
+        raise MediaError(f"{name} is damaged or cut off: copy or export the picture again.") from error
+
+
+def _too_large(name: str, size: str) -> MediaError:
+    limit = MAX_IMAGE_PIXELS // 1_000_000
+    return MediaError(f"{name} is too large ({size}): make it smaller than {limit} megapixels.")
