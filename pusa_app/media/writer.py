@@ -196,7 +196,7 @@ def _tag_file(recipe: str | None) -> Iterator[Path | None]:
     if recipe is None:
         yield None
         return
-    value = re.sub(r"([=;#\\\n])", r"\\\1", recipe)
+    value = re.sub(r"([=;#\\\n\r])", r"\\\1", recipe)
     descriptor, name = tempfile.mkstemp(prefix="pusa-", suffix=".ffmetadata")
     try:
         with open(descriptor, "w", encoding="utf-8", newline="") as file:
