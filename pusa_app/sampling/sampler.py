@@ -1,0 +1,99 @@
+"""Euler over a noise matrix: the rectified flow sampler of Mochi with one sigma per slot (FVDM, arXiv 2410.03160)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pusa_app.backbones.base import Backbone, Text
+from pusa_app.errors import RunCancelled
+
+OnStep = Callable[[int, int, torch.Tensor, torch.Tensor], None]
+
+
+@dataclass(frozen=True)
+class SamplerState:
+    """Where a run is: the latents z (C, F, h, w) before step `step`. z lives on the CPU in fp32."""
+
+    step: int
+    z: torch.Tensor
+
+    def save(self, path: Path) -> None:
+        """Replace the file at `path` in one move, so that a crash leaves the old state or the new one."""
+        from safetensors.torch import save_file
+
+        part = path.with_name(path.name + ".part")
+        save_file({"z": self.z.contiguous()}, part, metadata={"step": str(self.step)})
+        os.replace(part, path)
+
+    @classmethod
+    def load(cls, path: Path) -> SamplerState:
+        """Raises OSError, ValueError or SafetensorError when the file is not a state."""
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            names, step = file.keys(), (file.metadata() or {}).get("step", "")
+            if not step.isdecimal() or "z" not in names:
+                raise ValueError(f"{path.name} is not a sampler state")
+            return cls(int(step), file.get_tensor("z"))
+
+
+def draw_noise(seed: int, shape: tuple[int, int, int, int]) -> torch.Tensor:
+    """eps (C, F, h, w): drawn on the CPU in fp32 with a batch of one, so it is the noise of diffusers' pipelines."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn((1, *shape), generator=generator, dtype=torch.float32)[0]
+
+
+@torch.inference_mode()
+def sample(
+    backbone: Backbone,
+    S: Sequence[Sequence[float]] | torch.Tensor,
+    z0: torch.Tensor,
+    noise: torch.Tensor,
+    text: Text,
+    null_text: Text,
+    guidance: float = 1.0,
+    on_step: OnStep | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    state: SamplerState | None = None,
+) -> torch.Tensor:
+    """Turn noise into latents; the task is all in S and z0.
+
+    S (steps + 1, F): noise of every slot before each step, last row 0; z0 (C, F, h, w): keyframe latents in their
+    slots, zeros elsewhere; noise (C, F, h, w). guidance 1 asks the model once per step instead of twice. `state`
+    continues an earlier run and gives the same latents as one that was never stopped.
+
+    on_step(i, steps, z, x0) after step i = 1..steps: the latents and the estimate of the clean clip from that step.
+    Raises RunCancelled between two steps when `cancelled()` is true. Returns z (C, F, h, w) in fp32 on the CPU.
+    """
+    device = backbone.device
+    S = torch.as_tensor(S, dtype=torch.float64).to(device, torch.float32)  # rounded once, from exact sigmas
+    steps = len(S) - 1
+    texts = [text] if guidance == 1 else [text, null_text]
+
+    def per_slot(row: torch.Tensor) -> torch.Tensor:
+        return row[:, None, None]
+
+    # 1. Noise each slot to its own level, or take up an earlier run.
+    if state is None:
+        first = per_slot(S[0])
+        z, start = (1 - first) * z0.to(device, torch.float32) + first * noise.to(device, torch.float32), 0
+    else:
+        z, start = state.z.to(device, torch.float32), state.step
+
+    for i in range(start, steps):
+        if cancelled is not None and cancelled():
+            raise RunCancelled("The run was cancelled.")
+        # 2. Velocity z0 - eps, with classifier-free guidance.
+        velocities = backbone.velocity(z, S[i], texts)
+        v = velocities[0] if guidance == 1 else velocities[1] + guidance * (velocities[0] - velocities[1])
+        # 3. Euler: each slot moves by as much noise as it loses; a clean slot stays what it is.
+        x0 = z + per_slot(S[i]) * v
+        z = z + per_slot(S[i] - S[i + 1]) * v
+        if on_step is not None:
+            on_step(i + 1, steps, z, x0)
+    return z.cpu()
