@@ -1,0 +1,52 @@
+# `make app` and `make test` do all that is needed on a fresh machine; only Python 3.11 or newer and make must be there.
+#
+#   make app  [ARGS="--port 7861"]        the page
+#   make test [ARGS="tests/unit -k grid"]
+#   make lint                             ruff, mypy on the pure rooms, import contracts
+#   make bench [ARGS=quality]
+#   make clean                            removes the virtual environment and caches
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+RUN := $(BIN)/python
+PIP := $(RUN) -m pip install --disable-pip-version-check -c constraints.txt
+
+.PHONY: app test lint bench clean
+.DELETE_ON_ERROR:
+
+app: $(VENV)/installed
+	$(RUN) app.py $(ARGS)
+
+test: $(VENV)/installed-dev
+	GRADIO_ANALYTICS_ENABLED=False HF_HUB_OFFLINE=1 $(RUN) -m pytest $(ARGS)
+
+lint: $(VENV)/installed-dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed
+	$(RUN) -m pusa_app bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/installed: requirements.txt constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pusa Studio needs Python 3.11 or newer: make PYTHON=python3.12")'
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements.txt
+	touch $@
+
+$(VENV)/installed-dev: requirements.txt requirements-dev.txt constraints.txt
+	$(MAKE) $(VENV)/installed
+	$(PIP) -r requirements-dev.txt
+	touch $@
