@@ -171,9 +171,7 @@ def _check_names(shapes: dict[str, tuple[int, ...]], cuts: dict[str, Cut], name:
         raise ModelError(f"{name} is not a Mochi transformer in genmo's format: {'; '.join(complaints)}.")
 
 
-def _check_shapes(
-    config: dict[str, Any], shapes: dict[str, tuple[int, ...]], cuts: dict[str, Cut], name: str
-) -> None:
+def _check_shapes(config: dict[str, Any], shapes: dict[str, tuple[int, ...]], cuts: dict[str, Cut], name: str) -> None:
     """Compare with the shapes of the model that the config makes, built without memory."""
     import torch
     from diffusers import MochiTransformer3DModel

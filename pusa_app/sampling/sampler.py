@@ -17,17 +17,18 @@ OnStep = Callable[[int, int, torch.Tensor, torch.Tensor], None]
 
 @dataclass(frozen=True)
 class SamplerState:
-    """Where a run is: the latents z (C, F, h, w) before step `step`. z lives on the CPU in fp32."""
+    """Where a run is: its latents z (C, F, h, w), fp32, after `step` steps. `run` says which run it belongs to."""
 
     step: int
     z: torch.Tensor
+    run: str = ""
 
     def save(self, path: Path) -> None:
         """Replace the file at `path` in one move, so that a crash leaves the old state or the new one."""
         from safetensors.torch import save_file
 
         part = path.with_name(path.name + ".part")
-        save_file({"z": self.z.contiguous()}, part, metadata={"step": str(self.step)})
+        save_file({"z": self.z.cpu().contiguous()}, part, metadata={"step": str(self.step), "run": self.run})
         os.replace(part, path)
 
     @classmethod
@@ -36,10 +37,10 @@ class SamplerState:
         from safetensors import safe_open
 
         with safe_open(path, framework="pt") as file:
-            names, step = file.keys(), (file.metadata() or {}).get("step", "")
-            if not step.isdecimal() or "z" not in names:
+            names, notes = file.keys(), file.metadata() or {}
+            if "z" not in names or not notes.get("step", "").isdecimal():
                 raise ValueError(f"{path.name} is not a sampler state")
-            return cls(int(step), file.get_tensor("z"))
+            return cls(int(notes["step"]), file.get_tensor("z"), notes.get("run", ""))
 
 
 def draw_noise(seed: int, shape: tuple[int, int, int, int]) -> torch.Tensor:
@@ -71,7 +72,7 @@ def sample(
     Raises RunCancelled between two steps when `cancelled()` is true. Returns z (C, F, h, w) in fp32 on the CPU.
     """
     device = backbone.device
-    S = torch.as_tensor(S, dtype=torch.float64).to(device, torch.float32)  # rounded once, from exact sigmas
+    S = torch.as_tensor(S, dtype=torch.float32).to(device)
     steps = len(S) - 1
     texts = [text] if guidance == 1 else [text, null_text]
 

@@ -1,5 +1,15 @@
-"""Mochi: the vectorized transformer (Pusa V0.5, mini)."""
+"""Mochi: the vectorized transformer, and whole models of the family (Mochi 1, Pusa V0.5, mini)."""
 
+from pusa_app.backbones.mochi.backbone import MochiBackbone
+from pusa_app.backbones.mochi.decoder import decode_chunks, enable_streaming
+from pusa_app.backbones.mochi.preview import LatentPreview, fit_preview
 from pusa_app.backbones.mochi.transformer import VectorizedMochiTransformer3DModel
 
-__all__ = ["VectorizedMochiTransformer3DModel"]
+__all__ = [
+    "LatentPreview",
+    "MochiBackbone",
+    "VectorizedMochiTransformer3DModel",
+    "decode_chunks",
+    "enable_streaming",
+    "fit_preview",
+]

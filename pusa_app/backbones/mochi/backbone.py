@@ -1,0 +1,207 @@
+"""Any diffusers Mochi folder as a Backbone: text encoder, vectorized transformer, VAE."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLMochi
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
+
+from pusa_app.backbones.base import Text
+from pusa_app.backbones.mochi.decoder import decode_chunks, enable_streaming
+from pusa_app.backbones.mochi.preview import LatentPreview
+from pusa_app.backbones.mochi.transformer import VectorizedMochiTransformer3DModel
+from pusa_app.errors import ModelError
+from pusa_app.models.card import BackboneSpec
+
+T = TypeVar("T")
+PARTS = ("tokenizer", "text_encoder", "transformer", "vae")
+MODEL_TIME = 1000
+# Below this many visual tokens a step is mostly overhead, so texts share one padded batch; above it each text runs
+# alone: no padding, no mask, half the activations.
+BATCH_BELOW_TOKENS = 1024
+MAX_CACHED_TEXTS = 64
+
+
+class MochiBackbone:
+    """Mochi 1, Pusa V0.5, mini: whatever has MochiPipeline's parts."""
+
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder: T5EncoderModel,
+        transformer: VectorizedMochiTransformer3DModel,
+        vae: AutoencoderKLMochi,
+        preview: LatentPreview | None = None,
+        null_is_empty: bool = True,
+    ) -> None:
+        """null_is_empty: the empty prompt is no token at all, as Mochi was trained, not an end-of-text token."""
+        self.spec = spec
+        self.tokenizer, self.text_encoder = tokenizer, text_encoder.eval()
+        self.transformer, self.vae = transformer.eval(), vae.eval()
+        self.null_is_empty = null_is_empty
+        enable_streaming(vae)
+        self._preview = preview or LatentPreview.neutral(spec.latent_channels)
+        self._texts: dict[str, Text] = {}
+        config = vae.config
+        ones = [1.0] * config.latent_channels
+        self._mean = torch.tensor(config.latents_mean or [0.0 for _ in ones]).view(-1, 1, 1, 1)
+        self._std = torch.tensor(config.latents_std or ones).view(-1, 1, 1, 1) / config.scaling_factor
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        spec: BackboneSpec,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> MochiBackbone:
+        """Load a diffusers folder; dtype defaults to fp32 on the CPU and bf16 elsewhere.
+
+        Only safetensors are read. Raises ModelError with one line when a part is missing or broken.
+        """
+        folder, device = Path(folder), torch.device(device)
+        if dtype is None:
+            dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+        for part in PARTS:
+            if not (folder / part).is_dir():
+                raise ModelError(f"The model in {folder} is incomplete: its folder {part} is missing.")
+        tokenizer = _load(folder / "tokenizer", lambda path: AutoTokenizer.from_pretrained(path, local_files_only=True))
+        text_encoder = _load_weights(T5EncoderModel, folder / "text_encoder", dtype=dtype)
+        transformer = _load_weights(VectorizedMochiTransformer3DModel, folder / "transformer", torch_dtype=dtype)
+        vae = _load_weights(AutoencoderKLMochi, folder / "vae", torch_dtype=dtype)
+        preview = _load(folder, lambda path: LatentPreview.from_folder(path, transformer.config.in_channels))
+        _check_spec(spec, transformer, vae, folder)
+        return cls(
+            spec,
+            tokenizer,
+            text_encoder.to(device),
+            transformer.to(device),
+            vae.to(device),
+            preview,
+            null_is_empty=_null_is_empty(folder),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.transformer.device
+
+    @torch.inference_mode()
+    def encode_text(self, prompt: str) -> Text:
+        if prompt not in self._texts:
+            if len(self._texts) >= MAX_CACHED_TEXTS:
+                self._texts.clear()
+            self._texts[prompt] = self._encode_text(prompt)
+        return self._texts[prompt]
+
+    def _encode_text(self, prompt: str) -> Text:
+        if not prompt and self.null_is_empty:
+            width = self.transformer.config.text_embed_dim
+            return Text(torch.zeros(0, width, dtype=self.transformer.dtype, device=self.device))
+        tokens = self.tokenizer(
+            prompt, max_length=self.spec.max_text_tokens, truncation=True, return_tensors="pt", verbose=False
+        )
+        embeds = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+        return Text(embeds[0].to(self.transformer.dtype))
+
+    @torch.inference_mode()
+    def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
+        x = torch.from_numpy(frames).to(self.device).permute(3, 0, 1, 2)[None]
+        x = x.to(self.vae.dtype) / 127.5 - 1
+        raw = self.vae.encode(x).latent_dist.mode()[0].float().cpu()
+        # Pusa V0.5's own sampler puts raw latents into z, though it decodes all of z as normalized.
+        return raw if self.spec.latent_space == "pusa_raw" else (raw - self._mean) / self._std
+
+    @torch.inference_mode()
+    def velocity(self, z: torch.Tensor, sigma: torch.Tensor, texts: Sequence[Text]) -> list[torch.Tensor]:
+        tokens = z[0].numel() // self.transformer.config.patch_size**2
+        time = ((1 - sigma.float()) * MODEL_TIME)[None]
+        x = z[None].to(self.transformer.dtype)
+        if len(texts) > 1 and tokens < BATCH_BELOW_TOKENS:
+            embeds, mask = _pad([text.embeds for text in texts])
+            batch = len(texts)
+            output = self.transformer(
+                x.expand(batch, -1, -1, -1, -1), embeds, time.expand(batch, -1), mask, return_dict=False
+            )[0]
+            return list(output.float())
+        return [self.transformer(x, text.embeds[None], time, return_dict=False)[0][0].float() for text in texts]
+
+    @torch.inference_mode()
+    def decode(self, z: torch.Tensor) -> Iterator[np.ndarray]:
+        raw = z.float().cpu() * self._std + self._mean
+        for frames in decode_chunks(self.vae, raw.to(self.device, self.vae.dtype)):
+            pixels = ((frames.float() + 1) * 127.5).round().clamp(0, 255)
+            yield pixels.byte().permute(1, 2, 3, 0).contiguous().cpu().numpy()
+
+    def preview(self, z: torch.Tensor) -> np.ndarray:
+        return self._preview(z)
+
+
+def _pad(embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Texts (L_i, D) -> a batch (B, L, D) and its mask (B, L), or None when all have the same length."""
+    length = max(len(e) for e in embeds)
+    batch = torch.stack([F.pad(e, (0, 0, 0, length - len(e))) for e in embeds])
+    if all(len(e) == length for e in embeds):
+        return batch, None
+    positions = torch.arange(length, device=batch.device)
+    return batch, torch.stack([positions < len(e) for e in embeds])
+
+
+def _load_weights(cls: Any, path: Path, **kwargs: Any) -> Any:
+    """from_pretrained, but a weight that the files lack is an error instead of a random number."""
+    model, info = _load(
+        path,
+        lambda p: cls.from_pretrained(
+            p, local_files_only=True, use_safetensors=True, output_loading_info=True, **kwargs
+        ),
+    )
+    missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    if missing:
+        raise ModelError(
+            f"The model part {path} does not fit its config: {missing[0]} is missing or has another shape."
+        )
+    return model
+
+
+def _load(path: Path, load: Callable[[Path], T]) -> T:
+    """Call `load`; what it raises for a damaged file becomes a ModelError of one line."""
+    try:
+        return load(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        # bad JSON, no weights, a truncated file, tensors that do not fit: each library has its own exception for these
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
+        raise ModelError(f"The model part {path} cannot be loaded ({reason}): get its files again.") from error
+
+
+def _check_spec(
+    spec: BackboneSpec, transformer: VectorizedMochiTransformer3DModel, vae: AutoencoderKLMochi, folder: Path
+) -> None:
+    """The card's geometry is what the page and the recipes count with, so it must be the model's."""
+    pairs = {
+        "latent_channels": (spec.latent_channels, transformer.config.in_channels, vae.config.latent_channels),
+        "patch": (spec.patch, transformer.config.patch_size),
+        "temporal_stride": (spec.temporal_stride, vae.temporal_compression_ratio),
+        "spatial_stride": (spec.spatial_stride, vae.spatial_compression_ratio),
+    }
+    for name, values in pairs.items():
+        if len(set(values)) > 1:
+            raise ModelError(
+                f"The card of the model in {folder} does not fit it: {name} is {values[0]}, not {values[-1]}."
+            )
+
+
+def _null_is_empty(folder: Path) -> bool:
+    """MochiPipeline's force_zeros_for_empty_prompt; the published Mochi has it on."""
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        return bool(index.get("force_zeros_for_empty_prompt", True))
+    except (OSError, ValueError, AttributeError):
+        return True

@@ -1,0 +1,53 @@
+"""Decode a Mochi clip piece by piece, with the result of decoding it whole.
+
+diffusers' decoder carries a cache between pieces, but its convolutions use it only with zero padding at the borders
+of the picture, and the published weights were trained with replicated borders. These convolutions do both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLMochi
+from diffusers.models.autoencoders.autoencoder_kl_cogvideox import CogVideoXCausalConv3d
+
+PIXELS_PER_CHUNK = 5_000_000  # two slots of 848x480; small clips are decoded at once
+
+
+class StreamingCausalConv3d(CogVideoXCausalConv3d):
+    """Borders replicated in space; before the first frame it is replicated in time, later the cache stands there."""
+
+    def forward(
+        self, inputs: torch.Tensor, conv_cache: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """inputs (B, C, frames, H, W), conv_cache: the last frames of the piece before. Returns output and cache."""
+        if conv_cache is None:
+            conv_cache = inputs[:, :, :1].expand(-1, -1, self.time_pad, -1, -1)
+        inputs = torch.cat((conv_cache, inputs), dim=2)
+        borders = (self.width_pad, self.width_pad, self.height_pad, self.height_pad, 0, 0)
+        # A copy, so that the cache does not keep the whole piece alive.
+        return self.conv(F.pad(inputs, borders, mode="replicate")), inputs[:, :, -self.time_pad :].clone()
+
+
+def enable_streaming(vae: AutoencoderKLMochi) -> None:
+    """Let `decode_chunks` work; decoding as a whole gives the same as before."""
+    for module in vae.decoder.modules():
+        if type(module) is CogVideoXCausalConv3d and module.pad_mode == "replicate" and module.time_pad > 0:
+            module.__class__ = StreamingCausalConv3d
+
+
+def decode_chunks(
+    vae: AutoencoderKLMochi, latents: torch.Tensor, slots_per_chunk: int | None = None
+) -> Iterator[torch.Tensor]:
+    """Raw latents (C, F, h, w) -> pieces of frames (3, n, H, W) in [-1, 1], stride*(F-1) + 1 frames in all."""
+    stride, side = vae.temporal_compression_ratio, vae.spatial_compression_ratio
+    if slots_per_chunk is None:
+        pixels_per_slot = stride * side**2 * latents.shape[-1] * latents.shape[-2]
+        slots_per_chunk = max(1, PIXELS_PER_CHUNK // pixels_per_slot)
+    cache = None
+    for number, piece in enumerate(latents[None].split(slots_per_chunk, dim=2)):
+        frames, cache = vae.decoder(piece, conv_cache=cache)
+        # The first slot holds a single frame: the last one that it decodes to.
+        yield frames[0, :, stride - 1 :] if number == 0 else frames[0]
