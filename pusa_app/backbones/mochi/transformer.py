@@ -14,7 +14,7 @@ In shapes: B batch, F slots, S visual tokens per slot, L text tokens, D width, H
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +31,8 @@ VISUAL_NORM_EPS = 1e-6
 class VectorizedMochiTransformer3DModel(MochiTransformer3DModel):
     """A MochiTransformer3DModel that takes a time per slot; constructor, config and state dict are the stock ones."""
 
-    _repeated_blocks = ["VectorizedMochiBlock"]
-    _no_split_modules = ["VectorizedMochiBlock"]
+    _repeated_blocks: ClassVar = ["VectorizedMochiBlock"]
+    _no_split_modules: ClassVar = ["VectorizedMochiBlock"]
 
     # The wrapped signature is the stock one: diffusers reads it to know which config entries to pass.
     @functools.wraps(MochiTransformer3DModel.__init__)

@@ -1,0 +1,249 @@
+"""The vectorized transformer against the authors' own outputs and against stock diffusers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import MochiTransformer3DModel
+from diffusers.models.attention_dispatch import attention_backend
+from safetensors.torch import load_file
+
+from pusa_app.backbones.mochi import VectorizedMochiTransformer3DModel
+from pusa_app.backbones.mochi import transformer as module
+from pusa_app.models import convert_native
+from tests.conftest import PARITY_DATA
+
+CONFIG = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "num_layers": 3,
+    "pooled_projection_dim": 24,
+    "text_embed_dim": 32,
+    "max_sequence_length": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, torch.Tensor]:
+    return load_file(PARITY_DATA / "reference.safetensors")
+
+
+@pytest.fixture(scope="module")
+def pusa(tmp_path_factory: pytest.TempPathFactory) -> VectorizedMochiTransformer3DModel:
+    out = tmp_path_factory.mktemp("pusa") / "transformer"
+    convert_native(PARITY_DATA / "pusa_dit_native.safetensors", out)
+    return VectorizedMochiTransformer3DModel.from_pretrained(out).eval()
+
+
+@pytest.fixture(scope="module")
+def models() -> tuple[MochiTransformer3DModel, VectorizedMochiTransformer3DModel]:
+    """The stock model and ours with the same weights, large enough that every part matters."""
+    torch.manual_seed(0)
+    stock, ours = MochiTransformer3DModel(**CONFIG).eval(), VectorizedMochiTransformer3DModel(**CONFIG).eval()
+    with torch.no_grad():
+        for name, parameter in stock.named_parameters():
+            torch.nn.init.normal_(parameter, std=0.02 if name == "pos_frequencies" else 0.1)
+    ours.load_state_dict(stock.state_dict())
+    return stock, ours
+
+
+def inputs(batch: int = 3, lengths: tuple[int, ...] = (5, 0, 8), slots: int = 4) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "hidden_states": torch.randn(batch, 12, slots, 4, 6, generator=generator),
+        "encoder_hidden_states": torch.randn(batch, 8, 32, generator=generator),
+        "timestep": torch.rand(batch, generator=generator) * 1000,
+        "encoder_attention_mask": torch.arange(8)[None] < torch.tensor(lengths)[:, None],
+    }
+
+
+@pytest.mark.parametrize(("text", "expected"), [("t5", "output"), ("null", "output_null")])
+@pytest.mark.parametrize("trimmed", [False, True])
+def test_one_forward_equals_the_authors(pusa, reference, text, expected, trimmed):
+    feat, mask = reference[f"forward.{text}_feat"], reference[f"forward.{text}_mask"]
+    if trimmed:
+        feat, mask = feat[:, : int(mask.sum())], None
+    with torch.no_grad():
+        output = pusa(reference["forward.z"], feat, (1 - reference["forward.sigma"]) * 1000, mask).sample
+    torch.testing.assert_close(output, reference[f"forward.{expected}"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:In CPU autocast")
+@pytest.mark.parametrize("per_slot", [False, True])
+def test_equal_sigmas_give_the_stock_output(models, per_slot):
+    stock, ours = models
+    data = inputs()
+    with torch.no_grad():
+        expected = stock(**data).sample
+        if per_slot:
+            data["timestep"] = data["timestep"][:, None].expand(-1, 4)
+        output = ours(**data).sample
+    assert expected.std() > 0.1
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_slots_of_other_times_change_the_output(models):
+    ours = models[1]
+    data = inputs()
+    data["timestep"] = data["timestep"][:, None].repeat(1, 4)
+    with torch.no_grad():
+        before = ours(**data).sample
+        data["timestep"][:, 0] = 1000.0
+        after = ours(**data).sample
+    assert (after - before).abs().max() > 1e-3
+
+
+def test_trimmed_text_equals_masked_text(models):
+    ours = models[1]
+    data = inputs()
+    data["timestep"] = torch.rand(3, 4, generator=torch.Generator().manual_seed(2)) * 1000
+    with torch.no_grad():
+        batched = ours(**data).sample
+        for i, length in enumerate((5, 0, 8)):
+            alone = ours(
+                data["hidden_states"][i : i + 1],
+                data["encoder_hidden_states"][i : i + 1, :length],
+                data["timestep"][i : i + 1],
+            ).sample
+            torch.testing.assert_close(alone[0], batched[i], atol=1e-5, rtol=1e-5)
+    assert batched.isfinite().all()
+
+
+def test_padding_does_not_leak(models):
+    ours = models[1]
+    data = inputs()
+    with torch.no_grad():
+        before = ours(**data).sample
+        data["encoder_hidden_states"][~data["encoder_attention_mask"]] = 50.0
+        torch.testing.assert_close(ours(**data).sample, before, atol=1e-5, rtol=1e-5)
+
+
+def test_broadcast_equals_repetition_per_token(models):
+    """A slot is nothing but its tokens: give every token a slot of its own with its slot's time, RoPE unchanged."""
+    ours = models[1]
+    data = inputs(batch=2, lengths=(5, 8))
+    times = torch.rand(2, 4, generator=torch.Generator().manual_seed(3)) * 1000
+    with torch.no_grad():
+        expected = ours(**{**data, "timestep": times}).sample
+        output = repeated_per_token(ours, **{**data, "timestep": times})
+    torch.testing.assert_close(output, expected, atol=1e-4, rtol=0)
+
+
+def repeated_per_token(model, hidden_states, encoder_hidden_states, timestep, encoder_attention_mask):
+    """Upstream's way: temb repeated to one row per token before every modulation, tokens as slots of one token."""
+    batch, _, slots, height, width = hidden_states.shape
+    rows, columns = height // 2, width // 2
+    temb, text = model._embed_conditions(timestep, encoder_hidden_states, encoder_attention_mask, torch.float32)
+    temb = temb.repeat_interleave(rows * columns, dim=1)
+    x = model.patch_embed(hidden_states.transpose(1, 2).flatten(0, 1)).unflatten(0, (batch, -1)).flatten(1, 2)
+    x = x[:, :, None]
+    rope = model._rotations(slots, rows, columns)
+    mask = torch.nn.functional.pad(encoder_attention_mask, (x.shape[1], 0), value=True)
+    for block in model.transformer_blocks:
+        x, text = block(x, text, temb, mask, rope)
+    x = model.proj_out(model.norm_out(x.flatten(0, 1), temb.flatten(0, 1)))
+    x = x.reshape(batch, slots, rows, columns, 2, 2, -1).permute(0, 6, 1, 2, 4, 3, 5)
+    return x.reshape(batch, -1, slots, height, width)
+
+
+def test_modulation_is_never_made_per_token(models):
+    """Every linear layer that reads temb must see one row per slot, however many tokens a slot has."""
+    ours = models[1]
+    rows = []
+    hooks = [
+        block.norm1.linear.register_forward_hook(lambda _, args, __: rows.append(args[0].shape[:-1].numel()))
+        for block in ours.transformer_blocks
+    ]
+    data = inputs()
+    with torch.no_grad():
+        ours(**{**data, "timestep": torch.rand(3, 4) * 1000})
+    for hook in hooks:
+        hook.remove()
+    assert rows == [3 * 4] * 3
+
+
+def test_folders_go_both_ways(models, tmp_path):
+    stock, ours = models
+    stock.save_pretrained(tmp_path / "stock")
+    ours.save_pretrained(tmp_path / "ours")
+    vectorized = VectorizedMochiTransformer3DModel.from_pretrained(tmp_path / "stock")
+    plain = MochiTransformer3DModel.from_pretrained(tmp_path / "ours")
+    assert type(plain) is MochiTransformer3DModel
+    for model in (vectorized, plain):
+        assert dict(model.config)["num_layers"] == 3
+        state = model.state_dict()
+        assert state.keys() == stock.state_dict().keys()
+        assert all(torch.equal(state[name], tensor) for name, tensor in stock.state_dict().items())
+
+
+def test_attention_backend_is_honoured(models, monkeypatch):
+    ours = VectorizedMochiTransformer3DModel.from_config(models[1].config)
+    used = []
+    real = module.dispatch_attention_fn
+
+    def spy(*args, **kwargs):
+        used.append(kwargs["backend"])
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, "dispatch_attention_fn", spy)
+    data = inputs()
+    with attention_backend("native"), torch.no_grad():  # restores the process-wide default afterwards
+        before = ours(**data).sample
+        ours.set_attention_backend("_native_math")
+        after = ours(**data).sample
+    assert [getattr(b, "value", b) for b in used] == [None] * 3 + ["_native_math"] * 3
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
+
+
+def test_training_step_with_checkpointing_and_autocast(models):
+    ours = VectorizedMochiTransformer3DModel.from_config(models[1].config).train()
+    data = inputs()
+    data["timestep"] = torch.rand(3, 4) * 1000
+
+    def gradients() -> dict[str, torch.Tensor]:
+        ours.zero_grad()
+        ours(**data).sample.square().mean().backward()
+        return {name: p.grad.clone() for name, p in ours.named_parameters() if p.grad is not None}
+
+    plain = gradients()
+    ours.enable_gradient_checkpointing()
+    for name, gradient in gradients().items():
+        torch.testing.assert_close(gradient, plain[name])
+    ours.disable_gradient_checkpointing()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = gradients()
+    assert rough.keys() == plain.keys()
+    assert all(gradient.isfinite().all() for gradient in rough.values())
+
+
+def test_time_is_read_in_full_precision(models):
+    """999.3 and 999.7 are one number in bf16; a bf16 model must still tell them apart."""
+    ours = VectorizedMochiTransformer3DModel.from_config(models[1].config)
+    seen = []
+    hook = ours.time_embed.time_proj.register_forward_hook(lambda _, args, out: seen.append((args[0], out)))
+    data = {**inputs(), "timestep": torch.tensor([999.3, 999.7, 1.0])}
+    with torch.no_grad():
+        ours(**data)
+    hook.remove()
+    times, waves = seen[0]
+    assert times.dtype == waves.dtype == torch.float32
+    assert (waves[0] - waves[1]).abs().max() > 0.1
+
+
+def test_compiles_without_graph_breaks(models):
+    ours = VectorizedMochiTransformer3DModel.from_config(models[1].config)
+    data = inputs()
+    explained = torch._dynamo.explain(ours)(**data)
+    torch._dynamo.reset()
+    assert explained.graph_break_count == 0
+
+
+def test_repeated_blocks_compile(models):
+    ours = VectorizedMochiTransformer3DModel.from_config(models[1].config).eval()
+    data = inputs()
+    with torch.no_grad():
+        expected = ours(**data).sample
+        ours.compile_repeated_blocks(fullgraph=True, dynamic=False, backend="eager")
+        output = ours(**data).sample
+    torch._dynamo.reset()
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)

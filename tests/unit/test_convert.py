@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pusa_app.errors import ModelError
+from pusa_app.models import convert, convert_native
+from tests.conftest import PARITY_DATA
+
+NATIVE = PARITY_DATA / "pusa_dit_native.safetensors"
+
+
+@pytest.fixture
+def native() -> dict[str, torch.Tensor]:
+    return load_file(NATIVE)
+
+
+def refused(src, out, match):
+    """The conversion fails with one line and leaves nothing behind."""
+    before = sorted(os.listdir(out.parent))
+    with pytest.raises(ModelError, match=match) as caught:
+        convert_native(src, out)
+    assert "\n" not in str(caught.value)
+    assert sorted(os.listdir(out.parent)) == before
+
+
+def test_config_is_read_from_the_shapes(tmp_path):
+    out = convert_native(NATIVE, tmp_path / "transformer")
+    config = json.loads((out / "config.json").read_text())
+    wanted = json.loads((PARITY_DATA / "cases.json").read_text())["config"]
+    wanted["max_sequence_length"] = 256  # no tensor depends on it
+    assert {name: config[name] for name in wanted} == wanted
+    assert config["_class_name"] == "MochiTransformer3DModel"
+    assert os.listdir(tmp_path) == ["transformer"]
+
+
+def test_stock_diffusers_loads_the_folder_completely(tmp_path):
+    from diffusers import MochiTransformer3DModel
+
+    out = convert_native(NATIVE, tmp_path / "transformer")
+    model, info = MochiTransformer3DModel.from_pretrained(out, output_loading_info=True)
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert sum(p.numel() for p in model.parameters()) == sum(t.numel() for t in load_file(NATIVE).values())
+
+
+def test_big_models_are_sharded(tmp_path, monkeypatch):
+    from diffusers import MochiTransformer3DModel
+
+    whole = convert_native(NATIVE, tmp_path / "whole")
+    monkeypatch.setattr(convert, "SHARD_BYTES", 300_000)
+    sharded = convert_native(NATIVE, tmp_path / "sharded")
+    files = sorted(sharded.glob("*.safetensors"))
+    assert len(files) > 3
+    assert max(path.stat().st_size for path in files) < 320_000
+    a, b = (MochiTransformer3DModel.from_pretrained(path).state_dict() for path in (whole, sharded))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_dtype_is_kept(tmp_path, native):
+    save_file({name: tensor.bfloat16() for name, tensor in native.items()}, tmp_path / "half.safetensors")
+    out = convert_native(tmp_path / "half.safetensors", tmp_path / "out")
+    assert {t.dtype for t in load_file(out / "diffusion_pytorch_model.safetensors").values()} == {torch.bfloat16}
+
+
+def test_missing_and_unknown_tensors_are_named(tmp_path, native):
+    native["blocks.0.attn.odd"] = native.pop("blocks.0.attn.proj_y.bias")
+    save_file(native, tmp_path / "x.safetensors")
+    refused(
+        tmp_path / "x.safetensors",
+        tmp_path / "out",
+        r"missing blocks\.0\.attn\.proj_y\.bias; unknown blocks\.0\.attn\.odd",
+    )
+
+
+def test_wrong_shape_is_named(tmp_path, native):
+    native["t5_yproj.bias"] = torch.zeros(5)
+    save_file(native, tmp_path / "x.safetensors")
+    refused(tmp_path / "x.safetensors", tmp_path / "out", r"wrong shape: t5_yproj\.bias")
+
+
+def test_another_model_is_refused(tmp_path):
+    save_file({"lora.weight": torch.zeros(2, 2)}, tmp_path / "x.safetensors")
+    refused(tmp_path / "x.safetensors", tmp_path / "out", "not a Mochi transformer in genmo's format")
+
+
+@pytest.mark.parametrize("size", [0, 4, 200, 1_000_000])
+def test_truncated_file_is_refused(tmp_path, size):
+    (tmp_path / "x.safetensors").write_bytes(NATIVE.read_bytes()[:size])
+    refused(tmp_path / "x.safetensors", tmp_path / "out", "not a complete safetensors file")
+
+
+def test_text_file_is_refused(tmp_path):
+    (tmp_path / "x.safetensors").write_text("<html>404</html>" * 10)
+    refused(tmp_path / "x.safetensors", tmp_path / "out", "not a complete safetensors file")
+
+
+def test_missing_file_and_pickle_are_refused(tmp_path):
+    refused(tmp_path / "none.safetensors", tmp_path / "out", "There is no file")
+    (tmp_path / "x.pt").write_bytes(b"x")
+    refused(tmp_path / "x.pt", tmp_path / "out", "pickle")
+
+
+def test_existing_folder_is_left_alone(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    refused(NATIVE, tmp_path / "out", "already exists")
+    assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+
+
+def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(convert, "_write_shards", full)
+    refused(NATIVE, tmp_path / "out", "No space left on device")
