@@ -64,16 +64,25 @@ def atomic_output(path: StrPath) -> Iterator[Path]:
     # The name of the target is not part of it: together they could be too long for the file system.
     part = target.parent / f"{_LEFTOVER_PREFIX}{secrets.token_hex(6)}{_LEFTOVER_SUFFIX}"
     try:
-        part.touch(exist_ok=False)
+        with writing(name):
+            part.touch(exist_ok=False)
         yield part
-        _flush(part)
-        os.replace(part, target)
-        _flush_folder(target.parent)
+        with writing(name):
+            _flush(part)
+            os.replace(part, target)
+            _flush_folder(target.parent)
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(name: str) -> Iterator[None]:
+    """What the operating system has against writing the file `name` becomes a MediaError."""
+    try:
+        yield
     except (OSError, ValueError) as error:
         raise MediaError(f"{name} cannot be written: {_reason(error)}.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: StrPath, older_than: float = 3600.0) -> int:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pusa_app.errors import MediaError
 from pusa_app.media import _ffmpeg
-from pusa_app.media._files import StrPath, atomic_output, label
+from pusa_app.media._files import StrPath, atomic_output, label, writing
 from pusa_app.media.clips import RECIPE_KEY, rate
 from pusa_app.media.fit import Frames
 
@@ -101,7 +101,7 @@ def write_gif(frames: Frames, path: StrPath, fps: float) -> None:
     """Write uint8 (n, height, width, 3) frames as an endlessly repeating GIF with a palette made for them."""
     _check_frames(frames, None)
     height, width = frames.shape[1:3]
-    palette = "split[a][b];[a]palettegen=stats_mode=diff[p];[b][p]paletteuse=dither=sierra2_4a"
+    palette = "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=sierra2_4a"
     with atomic_output(path) as part:
         arguments = ["-vf", palette, "-loop", "0", *_BITEXACT, "-f", "gif", "-y", _ffmpeg.file_url(part)]
         with _Encoder(Path(path), (width, height), fps, arguments) as encoder:
@@ -115,7 +115,7 @@ def save_poster(frame: Frames, path: StrPath, quality: int = 90) -> None:
     if kind is None:
         raise MediaError(f"{label(path)} cannot be written: use a name that ends in .jpg, .png or .webp.")
     _check_frames(frame[None], None)
-    with atomic_output(path) as part:
+    with atomic_output(path) as part, writing(label(path)):
         Image.fromarray(frame).save(part, format=kind, quality=quality)
 
 
