@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from pusa_app.models import BackboneSpec
 from pusa_app.timeline import ScheduleSpec
+
+# A busy machine is slow, not wrong; and a test must fail today if it fails tomorrow.
+settings.register_profile("pusa", deadline=None, derandomize=True, database=None)
+settings.load_profile("pusa")
 
 PARITY_DATA = Path(__file__).parent / "parity" / "data"
 

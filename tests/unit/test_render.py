@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ class TestRun:
         assert list(dict.fromkeys(event.phase for event in progress)) == ["encoding", "sampling", "decoding"]
         sampling = [(event.step, event.steps) for event in progress if event.phase == "sampling"]
         assert sampling == [(0, 3), (1, 3), (2, 3), (3, 3)]
-        assert all(a.seconds <= b.seconds for a, b in zip(progress, progress[1:], strict=False))
+        assert all(a.seconds <= b.seconds for a, b in pairwise(progress))
         previews = [event for event in events if isinstance(event, Preview)]
         assert [event.step for event in previews] == [1, 2, 3]
         picture = Image.open(io.BytesIO(previews[-1].image))
