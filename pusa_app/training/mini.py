@@ -1,0 +1,226 @@
+"""The recipe of `mini`: budgets, sizes and the order in which its parts are trained, from nothing to a model folder."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLMochi, FlowMatchEulerDiscreteScheduler
+
+from pusa_app.backbones.mochi import VectorizedMochiTransformer3DModel
+from pusa_app.backbones.mochi.preview import LatentPreview, fit_preview
+from pusa_app.models.card import BackboneSpec
+from pusa_app.timeline import ScheduleSpec
+from pusa_app.training.captions import MAX_TOKENS
+from pusa_app.training.clips import NUM_FRAMES, SIDE, draw, sample_spec
+from pusa_app.training.latents import LatentSet, encode_clips, read_shards, write_shards
+from pusa_app.training.mochi import TextToVelocity, init_transformer, make_optimizer, train_transformer
+from pusa_app.training.run import Budget, TrainingRun
+from pusa_app.training.text import TEXT_WIDTH, make_text_encoder, make_tokenizer
+from pusa_app.training.timesteps import Mixture, shifted
+from pusa_app.training.vae import LATENT_CHANNELS, make_vae, train_vae
+
+FPS = 12.0
+SHIFT = 2.0
+SHARD_SIZE = "9MB"
+
+
+@dataclass(frozen=True)
+class MiniRecipe:
+    """Everything that decides the weights of mini. Lengths are in samples (clips)."""
+
+    seed: int = 0
+    vae: Budget = Budget(samples=9_000, learning_rate=7e-4, warmup=200, decay_from=0.3)
+    vae_batch: int = 4
+    clips: int = 20_000
+    transformer: Budget = Budget(samples=1_000_000, learning_rate=1e-3, warmup=5_000, decay_from=0.35)
+    transformer_batch: int = 48
+    heads: int = 8
+    layers: int = 6
+    mixture: Mixture = Mixture(draw_sigma=shifted(SHIFT))
+    shorter: tuple[float, ...] = (0.0, 0.06, 0.0, 0.04)
+    compiled: bool = True
+
+    @classmethod
+    def smoke(cls) -> MiniRecipe:
+        """A run of a minute that goes through every stage; for tests, its clips are noise."""
+        return cls(
+            vae=Budget(samples=16, learning_rate=7e-4, warmup=8),
+            clips=500,
+            transformer=Budget(samples=64, learning_rate=1e-3, warmup=8),
+            transformer_batch=16,
+            heads=2,
+            layers=2,
+            compiled=False,
+        )
+
+
+def train(recipe: MiniRecipe, folder: Path, out: Path, stop_after: float | None = None) -> bool:
+    """Run all stages that are not finished yet and write the model folder; False when `stop_after` seconds ended it.
+
+    The model folder is written whenever the transformer's stage ends, finished or not, so an early stop is usable.
+    """
+    began = time.monotonic()
+
+    def left() -> float | None:
+        return None if stop_after is None else stop_after - (time.monotonic() - began)
+
+    torch.manual_seed(recipe.seed)
+    vae_run = _vae_run(recipe, folder)
+    if not vae_run.finished and not train_vae(vae_run, vae_run.module, recipe.vae_batch, recipe.seed, left()):
+        return False
+    vae = _averaged(vae_run)
+    if not write_shards(vae, folder / "data", recipe.clips, recipe.seed, left()):
+        return False
+    data = read_shards(folder / "data")
+    torch.manual_seed(recipe.seed + 1)
+    run = _transformer_run(recipe, folder)
+    finished = run.finished or train_transformer(
+        run,
+        run.module,
+        make_tokenizer(),
+        data,
+        recipe.mixture,
+        batch=recipe.transformer_batch,
+        max_tokens=MAX_TOKENS,
+        seed=recipe.seed,
+        shorter=recipe.shorter,
+        compiled=recipe.compiled,
+        stop_after=left(),
+    )
+    export(vae, _averaged(run), data, out)
+    return finished
+
+
+def export_now(recipe: MiniRecipe, folder: Path, out: Path) -> None:
+    """Write the model folder from the last checkpoints, while a training may go on."""
+    vae = _averaged(_vae_run(recipe, folder))
+    run = _transformer_run(recipe, folder)
+    print(f"transformer at {run.seen} of {run.budget.samples} samples", file=sys.stderr)
+    export(vae, _averaged(run), read_shards(folder / "data"), out)
+
+
+def _vae_run(recipe: MiniRecipe, folder: Path) -> TrainingRun:
+    vae = make_vae().to(memory_format=torch.channels_last_3d)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=1.0, betas=(0.9, 0.98), weight_decay=1e-4, fused=True)
+    return TrainingRun("vae", folder, vae, recipe.vae, optimizer, ema_decay=0.998)
+
+
+def _transformer_run(recipe: MiniRecipe, folder: Path) -> TrainingRun:
+    transformer = VectorizedMochiTransformer3DModel(
+        patch_size=2,
+        num_attention_heads=recipe.heads,
+        attention_head_dim=32,
+        num_layers=recipe.layers,
+        pooled_projection_dim=16 * recipe.heads,
+        in_channels=LATENT_CHANNELS,
+        text_embed_dim=TEXT_WIDTH,
+        time_embed_dim=256,
+        max_sequence_length=MAX_TOKENS,
+    )
+    init_transformer(transformer, (SIDE // 16, SIDE // 16))
+    model = TextToVelocity(transformer, make_text_encoder())
+    return TrainingRun("transformer", folder, model, recipe.transformer, make_optimizer(model), ema_decay=0.999)
+
+
+def _averaged(run: TrainingRun) -> torch.nn.Module:
+    """The module of a run with its averaged weights, for use and not for further training."""
+    run.average.swap()
+    return run.module.eval()
+
+
+def spec() -> BackboneSpec:
+    """mini's geometry and defaults."""
+    return BackboneSpec(
+        family="mochi",
+        fps=FPS,
+        width=SIDE,
+        height=SIDE,
+        num_frames=NUM_FRAMES,
+        min_frames=13,
+        max_frames=NUM_FRAMES,
+        steps=20,
+        guidance=3.0,
+        schedule=ScheduleSpec(kind="shift", shift=SHIFT),
+        max_text_tokens=MAX_TOKENS,
+    )
+
+
+def export(vae: AutoencoderKLMochi, model: TextToVelocity, data: LatentSet, out: Path) -> None:
+    """Write a diffusers Mochi folder (fp16 safetensors, no file over 10 MB) and its card; replaces `out` at the end.
+
+    A README.md that is there already is kept: it is the model card for people.
+    """
+    beside = out.with_name(out.name + ".new")
+    shutil.rmtree(beside, ignore_errors=True)
+    vae.register_to_config(latents_mean=data.mean.tolist(), latents_std=data.std.tolist(), scaling_factor=1.0)
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(beside / "tokenizer")
+    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0, invert_sigmas=True)
+    scheduler.save_pretrained(beside / "scheduler")
+    for name, module in (
+        ("vae", vae),
+        ("transformer", model.transformer),
+        ("text_encoder", model.text_encoder),
+    ):
+        copy.deepcopy(module).half().save_pretrained(beside / name, max_shard_size=SHARD_SIZE)
+    _write_json(
+        beside / "model_index.json",
+        {
+            "_class_name": "MochiPipeline",
+            "_diffusers_version": "0.42.1",
+            "force_zeros_for_empty_prompt": True,
+            "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+            "text_encoder": ["transformers", "T5EncoderModel"],
+            "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+            "transformer": ["diffusers", "MochiTransformer3DModel"],
+            "vae": ["diffusers", "AutoencoderKLMochi"],
+        },
+    )
+    card = {
+        "id": "mini",
+        "title": "mini",
+        "summary": "The built-in model: coloured shapes at 64x64, seconds on a CPU. Try every task with it.",
+        "licence": "Apache-2.0",
+        "spec": spec().model_dump(),
+        "tasks": ["text-to-video", "image-to-video"],
+    }
+    _write_json(beside / "card.json", card)
+    _fit_preview(vae, data).save(beside)
+    if (out / "README.md").exists():
+        shutil.copy(out / "README.md", beside / "README.md")
+    if out.exists():
+        old = out.with_name(out.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(out, old)
+        os.replace(beside, out)
+        shutil.rmtree(old)
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(beside, out)
+
+
+def _fit_preview(vae: AutoencoderKLMochi, data: LatentSet) -> LatentPreview:
+    """The linear map from normalized latents to colours that previews use, fitted on 32 clips."""
+    rng = np.random.default_rng(7)
+    frames = np.stack([draw(sample_spec(rng)) for _ in range(32)])
+    latents = torch.cat([encode_clips(vae, part)[0] for part in np.split(frames, 4)])
+    return fit_preview((latents - data.mean.view(-1, 1, 1, 1)) / data.std.view(-1, 1, 1, 1), frames)
+
+
+def _write_json(path: Path, data: object) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def size_of(folder: Path) -> float:
+    """Megabytes of all files in a folder."""
+    return math.fsum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6

@@ -1,0 +1,135 @@
+"""How noise is drawn per slot in training: one module for every model that learns vectorized timesteps.
+
+A `Mixture` draws a `NoiseDraw` for a batch. Its parts are those that the field uses and that the tasks need:
+
+    synchronous   one sigma for all slots: ordinary video diffusion, keeps text-to-video
+    independent   one sigma per slot (FVDM, arXiv 2410.03160, section 3; Pusa V0.5 trains with this alone)
+    task masks    keyframes at the places where the tasks put them, with the noise that the sampler gives them:
+                  multiplier * sigma, so that training sees the rows of the noise matrix S
+
+FVDM's probabilistic timestep sampling (PTSS) is the mixture of the first two with independent = 0.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class NoiseDraw:
+    """For a batch of B clips with F slots.
+
+    sigma (B, F) in [0, 1]. weight (B, F): 0 where a slot is a clean keyframe, whose velocity nobody asks for, else 1.
+    still (B, F) bool: the keyframe is a single picture, not the latent of its six frames. drop_text (B,) bool: train
+    this clip without its caption.
+    """
+
+    sigma: torch.Tensor
+    weight: torch.Tensor
+    still: torch.Tensor
+    drop_text: torch.Tensor
+
+
+def uniform(shape: tuple[int, ...]) -> torch.Tensor:
+    """sigma uniform in [0, 1)."""
+    return torch.rand(shape)
+
+
+def shifted(shift: float) -> Callable[[tuple[int, ...]], torch.Tensor]:
+    """sigma = shift*u / (1 + (shift - 1)*u) with u uniform: the density that a shifted sampling schedule visits."""
+
+    def draw(shape: tuple[int, ...]) -> torch.Tensor:
+        u = torch.rand(shape)
+        return shift * u / (1 + (shift - 1) * u)
+
+    return draw
+
+
+def linear_quadratic_grid(sigmas: tuple[float, ...]) -> Callable[[tuple[int, ...]], torch.Tensor]:
+    """sigma uniform over the values of a schedule, as Pusa V0.5 draws from the 1000-step linear-quadratic one."""
+    values = torch.tensor(sigmas)
+
+    def draw(shape: tuple[int, ...]) -> torch.Tensor:
+        return values[torch.randint(len(values), shape)]
+
+    return draw
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Shares of the ways to draw noise; what is left of 1 is synchronous.
+
+    clean: how often a keyframe is clean; the others get a multiplier uniform in [0, most_noise].
+    """
+
+    draw_sigma: Callable[[tuple[int, ...]], torch.Tensor] = uniform
+    independent: float = 0.15
+    tasks: float = 0.45
+    clean: float = 0.65
+    most_noise: float = 0.7
+    drop_text: float = 0.1
+    drop_text_with_keyframes: float = 0.25
+    still: float = 0.5
+
+    def draw(self, batch: int, slots: int) -> NoiseDraw:
+        sigma = self.draw_sigma((batch, 1)).expand(batch, slots).clone()
+        weight = torch.ones(batch, slots)
+        still = torch.zeros(batch, slots, dtype=torch.bool)
+        drop = torch.rand(batch)
+        kind = torch.rand(batch)
+        drop_text = drop < self.drop_text
+        for b in range(batch):
+            if kind[b] < self.independent:
+                sigma[b] = self.draw_sigma((slots,))
+            elif kind[b] < self.independent + self.tasks:
+                keyframes, pictures = draw_keyframes(slots)
+                multipliers = self._multipliers(len(keyframes))
+                for slot, multiplier in zip(keyframes, multipliers, strict=True):
+                    sigma[b, slot] *= multiplier
+                    weight[b, slot] = float(multiplier > 0)
+                    still[b, slot] = pictures and slot > 0 and bool(torch.rand(()) < self.still)
+                drop_text[b] = drop[b] < self.drop_text_with_keyframes
+        return NoiseDraw(sigma, weight, still, drop_text)
+
+    def _multipliers(self, count: int) -> list[float]:
+        """All keyframes clean, all with one noise, or each with its own (ramps, a clean start with a noisy end)."""
+        kind = torch.rand(())
+        if kind < self.clean:
+            return [0.0] * count
+        values = torch.rand(count) * self.most_noise
+        if kind < self.clean + (1 - self.clean) / 3:
+            values[:] = values[0]
+        elif torch.rand(()) < 0.5:
+            values[0] = 0.0
+        return values.tolist()
+
+
+def ptss(draw_sigma: Callable[[tuple[int, ...]], torch.Tensor], independent: float = 0.2) -> Mixture:
+    """FVDM's probabilistic timestep sampling strategy."""
+    return Mixture(draw_sigma=draw_sigma, independent=independent, tasks=0.0)
+
+
+def draw_keyframes(slots: int) -> tuple[list[int], bool]:
+    """Slots that a task clamps, and whether they may be single pictures (True) or are parts of a clip (False)."""
+    last = slots - 1
+    kind = float(torch.rand(()))
+    if slots < 3 or kind < 0.36:
+        return [0], True  # image to video
+    if kind < 0.62:
+        return [0, last], True  # start and end, loop
+    if kind < 0.78:
+        return list(range(_between(2, min(4, last)))), False  # extension
+    if kind < 0.83:
+        return list(range(slots - _between(1, min(3, last - 1)), slots)), False  # extension backwards
+    if kind < 0.92:
+        before = _between(1, max(1, last - 2))  # completion, transition: clips at both ends
+        after = _between(1, max(1, slots - before - 1))
+        return [*range(before), *range(slots - after, slots)], False
+    return sorted(torch.randperm(slots)[: _between(1, min(3, last))].tolist()), True
+
+
+def _between(low: int, high: int) -> int:
+    return int(torch.randint(low, max(low, high) + 1, ()))
