@@ -25,7 +25,7 @@ from pusa_app.pace import Pace, clock
 
 if TYPE_CHECKING:
     from pusa_app.models import ModelCard
-    from pusa_app.timeline import Keyframe, Recipe, ScheduleSpec, Timeline
+    from pusa_app.timeline import Recipe
 
 OK, BROKEN, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 BENCHES = ("quality", "speed", "start")
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output left (`... | head`); there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN
-    except Exception as error:  # the last line of defence: a user gets words, PUSA_DEBUG=1 gets the traceback
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a user gets words, PUSA_DEBUG=1 gets the traceback
         if os.environ.get("PUSA_DEBUG") == "1":
             traceback.print_exc()
         return _complain(f"This should not have happened ({type(error).__name__}: {error}).", BROKEN)
@@ -276,10 +276,7 @@ def read_recipe(path: Path) -> Recipe:
         return Recipe.from_file(path)
     from pusa_app.media import read_recipe_text
 
-    text = read_recipe_text(path)
-    if text is None:
-        raise RecipeError(f"{path.name} holds no recipe: it was not made by Pusa Studio, or its tags were stripped.")
-    return Recipe.from_json(text)
+    return Recipe.from_json(read_recipe_text(path))
 
 
 def _recipe_from(options: argparse.Namespace) -> Recipe:
@@ -302,35 +299,22 @@ def _recipe_from(options: argparse.Namespace) -> Recipe:
 def _build_recipe(
     options: argparse.Namespace, card: ModelCard, task: str, prompt: str, keyframes: Sequence[dict[str, Any]]
 ) -> Recipe:
-    from pusa_app.timeline import Recipe, build
+    from pusa_app.studio import new_recipe
 
-    spec = card.spec
-    frames = spec.num_frames if options.frames is None else options.frames
-    if (frames - 1) % spec.temporal_stride:
-        near = spec.nearest_length(frames)
-        raise RecipeError(
-            f"A length of {frames} frames does not fit {card.id}: "
-            f"it must be {spec.temporal_stride}*n + 1, for example {near}."
-        )
-    width, height = options.size or (spec.width, spec.height)
-    placed = [{"noise": spec.image_noise} | k if k["source"]["kind"] == "image" else k for k in keyframes]
-    fields = {
-        "task": task,
-        "model": card.id,
-        "prompt": prompt,
-        "negative_prompt": options.negative or "",
-        "timeline": {
-            "grid": {"num_frames": frames, "temporal_stride": spec.temporal_stride, "fps": spec.fps},
-            "width": width,
-            "height": height,
-            "keyframes": placed,
-        },
-        "steps": spec.steps if options.steps is None else options.steps,
-        "guidance": spec.guidance if options.guidance is None else options.guidance,
-        "seed": options.seed or 0,
-        "schedule": options.schedule,
-    }
-    return build(Recipe, fields, what="recipe")
+    noise = {"noise": card.spec.image_noise}
+    return new_recipe(
+        card,
+        task,
+        prompt=prompt,
+        negative_prompt=options.negative or "",
+        keyframes=[noise | k if k["source"]["kind"] == "image" else k for k in keyframes],
+        num_frames=options.frames,
+        size=options.size,
+        steps=options.steps,
+        guidance=options.guidance,
+        seed=options.seed or 0,
+        schedule=options.schedule,
+    )
 
 
 def _checked_out(out: Path, recipe: Recipe | None = None) -> Path:
@@ -484,8 +468,7 @@ def _models_list(options: argparse.Namespace) -> int:
 def _models_convert(options: argparse.Namespace) -> int:
     if not options.native.is_file():
         raise UserError(f"There is no file {options.native}.")
-    from pusa_app.models import convert
+    from pusa_app.models import convert_native
 
-    convert(options.native, options.out)
-    print(options.out)
+    print(convert_native(options.native, options.out))
     return OK

@@ -8,7 +8,9 @@ import re
 import secrets
 import shutil
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pusa_app import testing, worker
 from pusa_app.errors import ModelError, RecipeError
@@ -17,7 +19,7 @@ from pusa_app.jobs import EventLog, Job, JobStore, MemoryStore, Supervisor, new_
 from pusa_app.models import ModelCard, get_card, list_cards
 from pusa_app.pace import Pace
 from pusa_app.settings import Settings
-from pusa_app.timeline import Keyframe, Recipe, get_task
+from pusa_app.timeline import Keyframe, Recipe, build, get_task
 
 # A clip may have this many times the pixels that its model was made for; more is noise and hours of waiting.
 MAX_AREA = 4
@@ -35,6 +37,51 @@ def card_of(model: str) -> ModelCard:
     if card.folder is None:
         raise ModelError(f"The model {card.id} is not on this machine.")
     return card
+
+
+def new_recipe(
+    card: ModelCard,
+    task: str,
+    *,
+    prompt: str = "",
+    negative_prompt: str = "",
+    keyframes: Sequence[Keyframe | dict[str, Any]] = (),
+    num_frames: int | None = None,
+    size: tuple[int, int] | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    schedule: dict[str, Any] | None = None,
+) -> Recipe:
+    """A recipe for a model; what is None is the model's own. size is (width, height) in pixels.
+
+    Raises RecipeError when a number cannot be; `check_recipe` says whether the model can do it.
+    """
+    spec = card.spec
+    frames = spec.num_frames if num_frames is None else num_frames
+    if (frames - 1) % spec.temporal_stride:
+        raise RecipeError(
+            f"A length of {frames} frames does not fit {card.id}: "
+            f"it must be {spec.temporal_stride}*n + 1, for example {spec.nearest_length(frames)}."
+        )
+    width, height = size or (spec.width, spec.height)
+    fields = {
+        "task": get_task(task).name,
+        "model": card.id,
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "timeline": {
+            "grid": {"num_frames": frames, "temporal_stride": spec.temporal_stride, "fps": spec.fps},
+            "width": width,
+            "height": height,
+            "keyframes": list(keyframes),
+        },
+        "steps": spec.steps if steps is None else steps,
+        "guidance": spec.guidance if guidance is None else guidance,
+        "seed": seed,
+        "schedule": schedule,
+    }
+    return build(Recipe, fields, what="recipe")
 
 
 def check_recipe(recipe: Recipe, max_steps: int = MAX_STEPS) -> ModelCard:
@@ -99,6 +146,9 @@ class Studio:
 
         Raises RecipeError, ModelError or MediaError, and then nothing is left behind.
         """
+        # The catalogue takes paths too, which is for whoever sits at the machine and not for a visitor of its page.
+        if recipe.model not in {card.id for card in cards()}:
+            raise ModelError(f"There is no model {recipe.model[:60]!r} here.")
         check_recipe(recipe, self.settings.max_steps)
         with self._submitting:
             waiting = len(self._store.list(state="queued"))
@@ -118,6 +168,10 @@ class Studio:
             job = self._store.add(Job(id=job_id, owner=owner, recipe=recipe.to_json(), out=str(out)))
         self._supervisor.nudge()
         return job
+
+    def warm(self, model: str) -> None:
+        """Load a model ahead of the first job, if no worker lives."""
+        self._supervisor.warm(model)
 
     def cancel(self, job_id: str, owner: str | None = None) -> bool:
         """True when the job was waiting or running and will end; False when there is nothing to stop."""

@@ -33,6 +33,7 @@ def card() -> ModelCard:
 
     spec = BackboneSpec(
         family="fake",
+        latent_channels=3,
         fps=12,
         width=64,
         height=64,
@@ -64,7 +65,7 @@ def backbone() -> Any:
             _stage_fault()
             return super().velocity(*args, **kwargs)
 
-    return Staged()
+    return Staged(card().spec)
 
 
 def _stage_fault() -> None:

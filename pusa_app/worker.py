@@ -16,10 +16,13 @@ import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pusa_app.errors import RunCancelled, UserError
 from pusa_app.events import Cancelled, Done, Event, Failed, Preview, Progress
+
+if TYPE_CHECKING:
+    from pusa_app.timeline import Recipe
 
 MAX_LOG_BYTES = 2_000_000
 
@@ -33,8 +36,12 @@ def main(pipe: Connection, log_file: str) -> None:
     mailbox = Mailbox(pipe)
     worker = Worker(mailbox.send, log)
     while True:
-        job_id, recipe, out = mailbox.jobs.get()
-        mailbox.send(job_id, worker.run(job_id, recipe, out, mailbox.cancelled))
+        verb, *rest = mailbox.tasks.get()
+        if verb == "warm":
+            worker.warm(rest[0])
+        else:
+            job_id, recipe, out = rest
+            mailbox.send(job_id, worker.run(job_id, recipe, out, mailbox.cancelled))
 
 
 class Mailbox:
@@ -43,7 +50,7 @@ class Mailbox:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._cancelled: set[str] = set()
-        self.jobs: queue.Queue[tuple[str, str, str]] = queue.Queue()
+        self.tasks: queue.Queue[tuple[str, ...]] = queue.Queue()
         threading.Thread(target=self._read, name="mailbox", daemon=True).start()
 
     def _read(self) -> None:
@@ -53,10 +60,10 @@ class Mailbox:
             except (EOFError, OSError):
                 # Nobody listens any more. A thread cannot end a process that is deep in a matrix product but so.
                 os._exit(0)
-            if verb == "run":
-                self.jobs.put((rest[0], rest[1], rest[2]))
-            elif verb == "cancel":
+            if verb == "cancel":
                 self._cancelled.add(rest[0])
+            else:
+                self.tasks.put((verb, *rest))
 
     def cancelled(self, job_id: str) -> bool:
         return job_id in self._cancelled
@@ -75,6 +82,14 @@ class Worker:
         self._send, self._log = send, log
         self._model: str | None = None
         self._backbone: Any = None
+
+    def warm(self, model: str) -> None:
+        """Load a model that nobody asked for yet; what is wrong with it is told to the job that needs it."""
+        try:
+            self._load(model, lambda event: None)
+            import pusa_app.render  # noqa: F401
+        except Exception:  # noqa: BLE001 - see above
+            self._log.exception("warming up %s", model)
 
     def run(self, job_id: str, recipe_json: str, out: str, cancelled: Any) -> Event:
         """Done, Failed or Cancelled; never raises."""
@@ -95,8 +110,8 @@ class Worker:
             from pusa_app.render import render
 
             clip = render(recipe, self._backbone, tell, out=Path(out), cancelled=lambda: cancelled(job_id))
-            self._save_poster(clip, Path(out))
-            return Done(out, recipe.to_json(), time.monotonic() - started, recipe.timeline.grid.num_frames)
+            self._save_poster(recipe, Path(out))
+            return Done(out, recipe.to_json(), time.monotonic() - started, clip.num_frames)
         except RunCancelled:
             return Cancelled()
         except UserError as error:
@@ -104,7 +119,7 @@ class Worker:
         except MemoryError:
             self._log.exception("job %s", job_id)
             return Failed("There is not enough memory for this video: make it shorter or smaller.")
-        except Exception as error:  # whatever a model does, the worker lives on and the user gets a sentence
+        except Exception as error:  # noqa: BLE001 - whatever a model does, the worker lives on and the user gets a sentence
             self._log.exception("job %s", job_id)
             if "out of memory" in str(error).lower():
                 return Failed("There is not enough memory for this video: make it shorter or smaller.")
@@ -114,17 +129,20 @@ class Worker:
         if self._model == model:
             return
         tell(Progress("loading"))
-        self._model = self._backbone = None
+        self._model, self._backbone = None, None  # the old model leaves before the new one comes
         self._backbone = load_backbone(model)
         self._model = model
 
-    def _save_poster(self, clip: Any, out: Path) -> None:
-        """A picture for lists; its lack is no reason to lose a video."""
-        try:
-            from pusa_app.media import save_poster
+    def _save_poster(self, recipe: Recipe, out: Path) -> None:
+        """The frame in the middle, for lists. Its lack is no reason to lose a video."""
+        from pusa_app.media import load_clip, save_poster
 
-            save_poster(clip, poster_of(out))
-        except Exception:  # see above
+        timeline = recipe.timeline
+        middle = timeline.grid.num_frames // 2
+        try:
+            frame = load_clip(out, timeline.width, timeline.height, fps=timeline.grid.fps, start=middle, num_frames=1)[0]
+            save_poster(frame, poster_of(out))
+        except (UserError, OSError):
             self._log.exception("poster of %s", out.name)
 
 

@@ -19,7 +19,7 @@ POLL_SECONDS = 0.1
 TERMINATE_SECONDS = 5.0
 
 # What the two sides say to each other over the pipe: tuples, first the verb.
-#   to the worker    ("run", job id, recipe JSON, output path) | ("cancel", job id)
+#   to the worker    ("run", job id, recipe JSON, output path) | ("cancel", job id) | ("warm", model id)
 #   from the worker  (job id, Event), the last one of a job being Done, Failed or Cancelled
 Target = Callable[..., None]
 
@@ -45,6 +45,7 @@ class Supervisor:
         self._wake = threading.Condition()
         self._stopping = False
         self._cancelled: set[str] = set()
+        self._warm: str | None = None
         self._thread: threading.Thread | None = None
         self._process: Any = None
         self._pipe: Connection | None = None
@@ -60,6 +61,12 @@ class Supervisor:
                 self._thread = threading.Thread(target=self._loop, name="supervisor", daemon=True)
                 self._thread.start()
             self._wake.notify_all()
+
+    def warm(self, model: str) -> None:
+        """Start the worker and have it load a model, unless it lives already."""
+        if self.worker_pid is None:
+            self._warm = model
+            self.nudge()
 
     def cancel(self, job_id: str) -> bool:
         """Ask for an end: at once if the job waits, at its next step if it runs. False when it had ended already."""
@@ -95,10 +102,19 @@ class Supervisor:
             if job is not None:
                 self._run(job)
                 continue
+            self._warm_up()
             with self._wake:
                 # A job added between claim and here has notified too early, hence the timeout.
                 self._wake.wait(timeout=1.0)
         self._end_worker()
+
+    def _warm_up(self) -> None:
+        model, self._warm = self._warm, None
+        if model is None:
+            return
+        # A worker that cannot start says so when a job needs it.
+        with contextlib.suppress(OSError):
+            self._connected().send(("warm", model))
 
     def _run(self, job: Job) -> None:
         """See one job to its end, whatever the worker does."""

@@ -1,0 +1,81 @@
+"""Start the page of Pusa Studio: python app.py
+
+Imports wait until they are needed: the worker process imports this file too, and has no use for a web server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def main() -> int:
+    """Parse the arguments, start, and serve until Ctrl-C; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args()
+    in_space = bool(os.environ.get("SPACE_ID"))
+    host = options.host or ("0.0.0.0" if in_space else "127.0.0.1")
+    auth = _auth(parser, options.auth or os.environ.get("PUSA_AUTH"))
+    if (options.share or host not in LOCAL) and not (auth or options.no_auth or in_space):
+        parser.error("others could reach this page: give --auth USER:PASSWORD, or --no-auth if that is what you want")
+
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    from pusa_app.errors import UserError
+    from pusa_app.settings import Settings, default_data_dir
+    from pusa_app.studio import Studio
+    from pusa_app.ui import build, look
+
+    data_dir = options.data_dir.expanduser().absolute() if options.data_dir else default_data_dir()
+    settings = Settings(data_dir=data_dir, host=host, port=options.port)
+    studio = Studio(settings)
+    try:
+        build(studio).launch(
+            server_name=host,
+            server_port=settings.port,
+            share=options.share,
+            auth=auth,
+            max_file_size=settings.max_upload_bytes,
+            allowed_paths=[],
+            blocked_paths=[str(settings.data_dir)],
+            strict_cors=True,
+            show_error=False,
+            ssr_mode=False,
+            run_history=False,
+            footer_links=["api"],
+            **look(),
+        )
+    except (UserError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    finally:
+        studio.close()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="app.py", description="The page of Pusa Studio.", allow_abbrev=False)
+    parser.add_argument("--host", help="address to listen on; 127.0.0.1, this machine only, by default")
+    parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
+    parser.add_argument("--share", action="store_true", help="also make a public link (needs a login)")
+    parser.add_argument("--data-dir", type=Path, help="where videos and logs are kept (also: PUSA_DATA_DIR)")
+    login = parser.add_mutually_exclusive_group()
+    login.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for this login (also: PUSA_AUTH)")
+    login.add_argument("--no-auth", action="store_true", help="let everybody in who can reach the page")
+    return parser
+
+
+def _auth(parser: argparse.ArgumentParser, text: str | None) -> tuple[str, str] | None:
+    if not text:
+        return None
+    user, colon, password = text.partition(":")
+    if not (user and colon and password):
+        parser.error("a login looks like USER:PASSWORD")
+    return user, password
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""The page: its parts, and what happens between them.
+
+A run never lives in an event: Generate hands a recipe to the studio and returns, and a timer asks how it goes. So a
+run outlives a reload and a closed tab.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from pusa_app.errors import UserError
+from pusa_app.jobs import Job
+from pusa_app.studio import Studio, cards
+from pusa_app.ui import api, strings
+from pusa_app.ui.drawn import Drawn
+from pusa_app.ui.form import Choices, Form, new_seed, timeline_of, verdicts
+from pusa_app.ui.player import caption, idle, make_player, make_stage, publish, safe, stage_value
+from pusa_app.ui.timeline_editor import TimelineView, picture_of, timeline_value
+
+HERE = Path(__file__).parent
+POLL_SECONDS = 0.4
+HISTORY = 24
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+POLLING: dict[str, Any] = {**QUIET, "concurrency_limit": None}
+
+
+def build(studio: Studio) -> gr.Blocks:
+    """The whole page for a studio; the caller launches it."""
+    age = studio.settings.cache_seconds
+    with gr.Blocks(title=strings.NAME, analytics_enabled=False, fill_width=True, delete_cache=(3600, age)) as page:
+        gr.HTML(_top_bar(), js_on_load=(HERE / "top_bar.js").read_text("utf-8"), elem_id="top", apply_default_css=False)
+        with gr.Tabs(elem_id="pages"):
+            with gr.Tab("Create", elem_id="page-create"):
+                create = _Create(studio)
+            with gr.Tab("Models", elem_id="page-models"):
+                gr.HTML(_models())
+            with gr.Tab("Help", elem_id="page-help"):
+                gr.Markdown(strings.HELP)
+        create.wire(page)
+        api.add(studio)
+    # Polling must not queue behind other polls; runs are limited by the worker and not by the page.
+    page.queue(max_size=200, default_concurrency_limit=8)
+    return page
+
+
+class _Create:
+    """The page Create: form, stage and player, timeline, history."""
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+        self.owner = gr.BrowserState("", storage_key="pusa-owner", secret=studio.secret())
+        self.job = gr.State("")
+        self.timer = gr.Timer(POLL_SECONDS, active=False)
+        with gr.Row(elem_id="create", equal_height=False):
+            with gr.Column(scale=5, min_width=320, elem_id="form"):
+                self.form = Form(studio)
+            with gr.Column(scale=7, min_width=320, elem_id="output"):
+                self.stage = make_stage()
+                self.player = make_player()
+                with gr.Row(elem_id="under", equal_height=True):
+                    self.caption = gr.HTML("", elem_id="caption", visible=False)
+                    self.reuse = gr.Button(strings.REUSE, size="sm", visible=False, elem_id="reuse", min_width=150)
+                    self.cancel = gr.Button(strings.CANCEL, size="sm", visible=False, elem_id="cancel", min_width=100)
+        self.timeline = TimelineView(self._timeline([c.value for c in self.form.inputs]))
+        with gr.Column(visible=False, elem_id="visit") as self.visit:
+            gr.HTML(f"<h2>{strings.HISTORY}</h2>", elem_id="visit-title")
+            self.history = Drawn([], script=HERE / "history.js", elem_id="history")
+        self.view = [
+            self.job,
+            self.timer,
+            self.stage,
+            self.player,
+            self.caption,
+            self.reuse,
+            self.cancel,
+            self.visit,
+            self.history,
+        ]
+
+    def wire(self, page: gr.Blocks) -> None:
+        form = self.form
+        form.wire()
+        redraw = {"fn": self._redraw, "inputs": form.inputs, "outputs": self.timeline, **QUIET}
+        form.on_task(lambda event: event.then(**redraw))
+        gr.on(
+            [form.length.change, form.noise.change, form.picture.change, form.model.change],
+            trigger_mode="always_last",
+            **redraw,
+        )
+        run: dict[str, Any] = {
+            "fn": self._generate,
+            "inputs": [self.owner, form.random, *form.inputs],
+            "outputs": [form.seed, *self.view],
+            "validator": lambda owner, random, *values: [gr.validate(True, "")] * 2 + verdicts(values),
+            **QUIET,
+        }
+        form.generate.click(**run)
+        form.prompt.submit(**run)
+        for button, preset in form.preset_buttons:
+            fill = button.click(
+                lambda model, preset=preset: form.fill_preset(preset, model), form.model, form.filled, **QUIET
+            )
+            fill.success(**run)
+        self.timer.tick(self._poll, [self.owner, self.job], self.view, trigger_mode="once", **POLLING)
+        self.cancel.click(self._cancel, [self.owner, self.job], self.view, **QUIET)
+        self.history.select(self._choose, self.owner, self.view, **QUIET)
+        self.reuse.click(
+            self._reuse, [self.owner, self.job], [form.tabs, *form.shape, *form.filled], **QUIET
+        ).then(**redraw)
+        page.load(self._arrive, self.owner, [self.owner, *self.view], **QUIET)
+
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    def _arrive(self, mark: str, request: gr.Request) -> list[Any]:
+        """A visitor came, or came back: take up the run that goes on, else the last video."""
+        mark = mark if _is_mark(mark) else secrets.token_hex(16)
+        owner = _owner(mark, request)
+        # Whoever opens the page is about to need a model: load it while he writes.
+        self._studio.warm(next(iter(cards())).id)
+        jobs = self._studio.jobs(owner)
+        going = next((job for job in reversed(jobs) if not job.ended), None)
+        latest = going or next((job for job in reversed(jobs) if job.state == "done"), None)
+        return [mark, *self._show(latest, owner)]
+
+    def _generate(self, mark: str, random: bool, request: gr.Request, *values: Any) -> list[Any]:
+        owner = _owner(mark, request)
+        if random:
+            values = tuple(new_seed() if name == "seed" else v for name, v in _named(values))
+        choices = Choices(*values)
+        try:
+            job = self._studio.submit(choices.recipe(), owner)
+        except UserError as error:
+            raise gr.Error(str(error), title=strings.FAILED_TITLE, print_exception=False) from None
+        return [choices.seed, *self._show(job, owner)]
+
+    def _poll(self, mark: str, job_id: str, request: gr.Request) -> list[Any]:
+        owner = _owner(mark, request)
+        job = self._studio.job(job_id, owner)
+        if job is not None and not job.ended:
+            # Nothing but the stage changes while a run goes on.
+            return [gr.skip() if part is not self.stage else stage_value(self._studio, job) for part in self.view]
+        return self._show(job, owner)
+
+    def _cancel(self, mark: str, job_id: str, request: gr.Request) -> list[Any]:
+        owner = _owner(mark, request)
+        self._studio.cancel(job_id, owner)
+        job = self._studio.job(job_id, owner)
+        if job is not None and not job.ended:
+            stopping = stage_value(self._studio, job) | {"step": "Stopping", "left": ""}
+            return [gr.skip() if part is not self.stage else stopping for part in self.view]
+        return self._show(job, owner)
+
+    def _choose(self, mark: str, request: gr.Request, event: gr.EventData) -> list[Any]:
+        owner = _owner(mark, request)
+        job = self._studio.job(str(event.job), owner)
+        if job is None:
+            raise gr.Error(strings.GONE, print_exception=False)
+        return self._show(job, owner)
+
+    def _reuse(self, mark: str, job_id: str, request: gr.Request) -> list[Any]:
+        job = self._studio.job(job_id, _owner(mark, request))
+        if job is None:
+            raise gr.Error(strings.GONE, print_exception=False)
+        recipe = self._studio.recipe(job)
+        first = next((k for k in recipe.timeline.keyframes if k.source.kind == "image"), None)
+        picture = None if first is None else publish(Path(first.source.path))
+        shape = self.form.shape_of(recipe.task)
+        return [gr.update(selected=recipe.task), *shape, *self.form.fill_recipe(recipe, picture)]
+
+    def _redraw(self, *values: Any) -> Any:
+        return self._timeline(values) or gr.skip()
+
+    def _timeline(self, values: Any) -> Any:
+        timeline = timeline_of(values)
+        return None if timeline is None else timeline_value(timeline)
+
+    # --- what is seen ------------------------------------------------------------------------------------------------
+
+    def _show(self, job: Job | None, owner: str) -> list[Any]:
+        """Updates for `view`: one job on the stage or in the player, all of the owner's in the history."""
+        video = None if job is None else self._studio.result(job)
+        going = job is not None and not job.ended
+        history = self._history(owner, job)
+        return [
+            "" if job is None else job.id,
+            gr.update(active=going),
+            gr.update(
+                value=idle() if job is None or video is not None else stage_value(self._studio, job),
+                visible=video is None,
+            ),
+            gr.update(value=None if video is None else publish(video), visible=video is not None),
+            gr.update(
+                value="" if job is None or video is None else caption(self._studio, job), visible=video is not None
+            ),
+            gr.update(visible=job is not None and job.ended),
+            gr.update(visible=going),
+            gr.update(visible=bool(history)),
+            history,
+        ]
+
+    def _history(self, owner: str, shown: Job | None) -> list[dict[str, Any]]:
+        notes = {"queued": "in progress", "running": "in progress", "failed": "failed", "cancelled": "cancelled"}
+        items = []
+        for job in reversed(self._studio.jobs(owner)[-HISTORY:]):
+            recipe = self._studio.recipe(job)
+            poster = self._studio.poster(job)
+            items.append(
+                {
+                    "id": job.id,
+                    "title": recipe.prompt or recipe.task,
+                    "note": notes.get(job.state, ""),
+                    "picture": None if poster is None else picture_of(poster, side=160),
+                    "shown": shown is not None and job.id == shown.id,
+                }
+            )
+        return items
+
+
+def _named(values: tuple[Any, ...]) -> list[tuple[str, Any]]:
+    return list(zip(Choices.__dataclass_fields__, values, strict=True))
+
+
+def _is_mark(mark: Any) -> bool:
+    return isinstance(mark, str) and re.fullmatch(r"[0-9a-f]{32}", mark) is not None
+
+
+def _owner(mark: Any, request: gr.Request) -> str:
+    """Who asks: the account where there is a login, else the mark in the browser, else the open page."""
+    if request.username:
+        return f"account:{request.username}"
+    return f"browser:{mark}" if _is_mark(mark) else f"page:{request.session_hash}"
+
+
+def _top_bar() -> str:
+    return (
+        f'<div class="top-bar"><span class="top-name">{strings.NAME}</span>'
+        f'<button type="button" class="top-theme" title="{strings.THEME}" aria-label="{strings.THEME}">'
+        '<svg viewBox="0 0 20 20" width="18" height="18" aria-hidden="true"><circle cx="10" cy="10" r="7" fill="none" '
+        'stroke="currentColor" stroke-width="1.6"/><path d="M10 3a7 7 0 0 1 0 14z" fill="currentColor"/></svg>'
+        "</button></div>"
+    )
+
+
+def _models() -> str:
+    rows = []
+    for card in cards():
+        spec = card.spec
+        there = card.folder is not None
+        rows.append(
+            f'<li class="model"><div class="model-name">{safe(card.title)} <code>{safe(card.id)}</code>'
+            f'<span class="model-state" data-ready="{str(there).lower()}">'
+            f"{strings.READY if there else strings.ABSENT}</span></div>"
+            f"<p>{safe(card.summary)}</p><p class='model-facts'>{spec.width} x {spec.height} pixels, "
+            f"{spec.lengths()[0]} to {spec.lengths()[-1]} frames at {spec.fps:g} a second, licence {safe(card.licence)}"
+            "</p></li>"
+        )
+    return f'<p class="lead">{strings.MODELS_INTRO}</p><ul class="models">{"".join(rows)}</ul>'

@@ -1,0 +1,118 @@
+"""The right side of the page: what a run looks like while it goes on, and the player when it is done."""
+
+from __future__ import annotations
+
+import base64
+import time
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio import processing_utils, utils
+from gradio.data_classes import FileData
+
+from pusa_app.events import Progress
+from pusa_app.jobs import Job
+from pusa_app.pace import clock
+from pusa_app.studio import Studio
+from pusa_app.ui import strings
+from pusa_app.ui.drawn import Drawn
+
+PREVIEW_PICTURES = 8  # a preview is a strip of at most that many pictures, see pusa_app.render
+
+
+class Player(gr.Video):
+    """A video in the cache, shown as it is: no probing and no conversion, since the clips are ours."""
+
+    def postprocess(self, value: str | Path | None) -> FileData | None:
+        return None if value is None else FileData(path=str(value))
+
+    def get_block_name(self) -> str:
+        return "video"
+
+
+def make_stage() -> Drawn:
+    return Drawn(idle(), script=Path(__file__).with_name("stage.js"), elem_id="stage")
+
+
+def make_player() -> Player:
+    return Player(
+        visible=False,
+        interactive=False,
+        autoplay=True,
+        loop=True,
+        show_label=False,
+        buttons=["download"],
+        elem_id="player",
+    )
+
+
+def publish(path: Path) -> str:
+    """A copy of a result in the cache, from where the page may be served; the data folder itself is blocked."""
+    return processing_utils.save_file_to_cache(path, cache_dir=utils.get_upload_folder())
+
+
+def idle() -> dict[str, Any]:
+    return {"state": "idle", "title": strings.IDLE_TITLE, "detail": strings.IDLE_DETAIL}
+
+
+def stage_value(studio: Studio, job: Job) -> dict[str, Any]:
+    """What the stage shows of a job that is not done."""
+    if job.state == "failed":
+        return {"state": "failed", "title": strings.FAILED_TITLE, "detail": job.message}
+    if job.state == "interrupted":
+        return {"state": "failed", "title": strings.INTERRUPTED_TITLE, "detail": job.message}
+    if job.state == "cancelled":
+        return {"state": "idle", "title": strings.CANCELLED_TITLE, "detail": strings.CANCELLED_DETAIL}
+    if job.state == "queued":
+        ahead = studio.ahead(job)
+        detail = strings.NEXT if ahead == 0 else f"{ahead} {'video' if ahead == 1 else 'videos'} before this one."
+        return {"state": "running", "title": strings.WAITING_TITLE, "detail": detail}
+    return _running(studio, job)
+
+
+def _running(studio: Studio, job: Job) -> dict[str, Any]:
+    progress, left = studio.progress(job.id)
+    preview = studio.preview(job.id)
+    value = {
+        "state": "running",
+        "title": strings.STARTING if progress is None else _phase(progress),
+        "step": strings.STARTING if progress is None else _phase(progress),
+        "elapsed": clock(time.time() - job.started) if job.started else "",
+        "left": "" if left is None else f"about {clock(left)} left",
+        "fraction": _fraction(progress),
+    }
+    if preview is not None:
+        timeline = studio.recipe(job).timeline
+        value["picture"] = f"data:{preview.media_type};base64,{base64.b64encode(preview.image).decode()}"
+        value["count"] = min(timeline.grid.num_slots, PREVIEW_PICTURES)
+        value["aspect"] = timeline.width / timeline.height
+    return value
+
+
+def _phase(progress: Progress) -> str:
+    return strings.PHASES[progress.phase].format(step=progress.step, steps=progress.steps)
+
+
+def _fraction(progress: Progress | None) -> float:
+    """How much of a run is done; the sampling is most of it."""
+    if progress is None or not progress.steps:
+        return 0.0
+    done = progress.step / progress.steps
+    return {"sampling": 0.9 * done, "decoding": 0.9 + 0.08 * done, "writing": 0.98}.get(progress.phase, 0.0)
+
+
+def caption(studio: Studio, job: Job) -> str:
+    """One line under the player, as HTML."""
+    recipe = studio.recipe(job)
+    took = "" if job.started is None or job.finished is None else f"{job.finished - job.started:.1f} s to make"
+    grid = recipe.timeline.grid
+    facts = [f"{grid.num_frames} frames", f"{recipe.steps} steps", f"seed {recipe.seed}", recipe.model, took]
+    return f'<p class="caption-prompt">{safe(recipe.prompt or "(no prompt)")}</p><p class="caption-facts">' + (
+        " <span>·</span> ".join(safe(fact) for fact in facts if fact) + "</p>"
+    )
+
+
+def safe(text: str) -> str:
+    """A user's text inside HTML: no markup, and nothing that Gradio's templates would run."""
+    return "".join(c if c.isalnum() or c in " .,;:-_()/" else f"&#{ord(c)};" for c in text)

@@ -1,0 +1,58 @@
+// The place where a video will be: what is going on, the latest look at it, how long it takes.
+const root = element.querySelector('.stage');
+const make = (tag, name, parent) => { const e = document.createElement(tag); e.className = name; parent.append(e); return e; };
+const view = make('div', 'stage-view', root);
+const frame = make('div', 'stage-frame', view);
+const picture = make('img', 'stage-picture', frame);
+picture.alt = '';
+const words = make('div', 'stage-words', view);
+const title = make('div', 'stage-title', words);
+const detail = make('div', 'stage-detail', words);
+const bar = make('div', 'stage-bar', root);
+const fill = make('div', 'stage-fill', bar);
+bar.setAttribute('role', 'progressbar');
+bar.setAttribute('aria-valuemin', 0);
+bar.setAttribute('aria-valuemax', 100);
+const figures = make('div', 'stage-figures', root);
+const step = make('span', 'stage-step', figures);
+const elapsed = make('span', 'stage-elapsed', figures);
+const left = make('span', 'stage-left', figures);
+// Only the words are read out, and only when they change: seconds would never let a screen reader rest.
+words.setAttribute('aria-live', 'polite');
+
+// A preview is a strip of pictures, which plays as a film of so many frames.
+let film = null, filmCount = 0;
+const still = window.matchMedia('(prefers-reduced-motion: reduce)').matches;
+function play(count) {
+  if (count === filmCount) return;
+  filmCount = count;
+  film?.cancel();
+  film = null;
+  picture.style.width = (count || 1) * 100 + '%';
+  if (count > 1 && !still) {
+    const ends = [{ transform: 'translateX(0)' }, { transform: 'translateX(-100%)' }];
+    film = picture.animate(ends, { duration: 380 * count, iterations: Infinity, easing: `steps(${count})` });
+  }
+}
+
+const write = (node, text) => { if (node.textContent !== (text || '')) node.textContent = text || ''; };
+
+function draw() {
+  const v = props.value || {};
+  root.dataset.state = v.state || 'idle';
+  if (v.picture) { if (picture.src !== v.picture) picture.src = v.picture; } else picture.removeAttribute('src');
+  play(v.picture ? v.count || 1 : 0);
+  if (v.aspect) frame.style.aspectRatio = v.aspect;
+  root.classList.toggle('has-picture', !!v.picture);
+  write(title, v.title);
+  write(detail, v.detail);
+  write(step, v.step);
+  write(elapsed, v.elapsed);
+  write(left, v.left);
+  const percent = Math.round(100 * (v.fraction || 0));
+  fill.style.width = percent + '%';
+  bar.setAttribute('aria-valuenow', percent);
+  bar.setAttribute('aria-label', v.step || v.title || '');
+}
+watch('value', draw);
+draw();

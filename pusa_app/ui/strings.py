@@ -1,0 +1,82 @@
+"""Every word of the page that is not in a task, a model card or an error."""
+
+NAME = "Pusa Studio"
+
+PROMPT = "Prompt"
+PROMPT_PLACEHOLDER = "a red circle moves right on a black background"
+PROMPT_MISSING = "Say in a few words what happens in the video."
+NOISE = "Freedom of the first frame"
+NOISE_HELP = "0: exactly this picture. 0.2 to 0.4: this picture, free to move. 0.7: only its composition."
+LENGTH = "Length"
+SEED = "Seed"
+SEED_HELP = "The same seed and settings give the same video."
+DICE = "New seed"
+RANDOM = "Random each time"
+ADVANCED = "Advanced"
+NEGATIVE = "Negative prompt"
+NEGATIVE_HELP = "What should not be in the video."
+STEPS = "Steps"
+STEPS_HELP = "More steps take longer and give cleaner frames."
+GUIDANCE = "Guidance"
+GUIDANCE_HELP = "How strictly the prompt is followed; 1 turns guidance off."
+MODEL = "Model"
+GENERATE = "Generate"
+CANCEL = "Cancel"
+EXAMPLES = "Try one"
+REUSE = "Use these settings"
+HISTORY = "This visit"
+THEME = "Switch between light and dark"
+
+IDLE_TITLE = "Your video appears here"
+IDLE_DETAIL = "Write a prompt and press Generate, or try one of the examples."
+WAITING_TITLE = "Waiting"
+NEXT = "It is next."
+STARTING = "Starting"
+CANCELLED_TITLE = "Cancelled"
+CANCELLED_DETAIL = "Nothing was saved."
+FAILED_TITLE = "This did not work"
+INTERRUPTED_TITLE = "Interrupted"
+GONE = "That video is no longer here."
+
+PHASES = {
+    "waiting": "Waiting",
+    "loading": "Loading the model",
+    "encoding": "Reading what you gave",
+    "sampling": "Step {step} of {steps}",
+    "decoding": "Turning latents into frames",
+    "writing": "Writing the video",
+}
+
+TIMELINE = "Timeline"
+MODELS_INTRO = "A model is a folder of weights. These are the ones that this program knows."
+READY = "ready"
+ABSENT = "not on this machine"
+
+HELP = """
+## In a minute
+
+1. **Text to video**: say what happens, press **Generate**. The picture sharpens while the model works.
+2. **Image to video**: add a picture. It becomes the first frame, and the prompt says how it moves.
+3. Every video keeps its recipe: click one in **This visit** to see it again, and **Use these settings** to go on
+   from there.
+
+## What the numbers mean
+
+| | |
+|---|---|
+| **Freedom of the first frame** | Noise on your picture. 0 keeps it as it is. 0.2 to 0.4 lets the model touch it up, which gives more natural motion. From 0.7 on only its composition is left. |
+| **Length** | The model thinks in slots: the first slot is one frame, each later one is several. That is why lengths come in steps. |
+| **Seed** | The noise that a video starts from. Keep it to change one thing at a time. |
+| **Steps** | How many times the noise is taken down. |
+| **Guidance** | How strictly the prompt is followed. Too much makes colours harsh. |
+
+## The timeline
+
+Each box is a slot of the clip. A full bar is pure noise, where everything is made up; no bar is a clean keyframe. The
+model takes a different noise level for every slot, and that is what makes one program do all of its tasks.
+
+## Your files
+
+Videos are kept in the data folder of the machine that this program runs on. While they are shown, a copy lies in the
+page's cache, where anybody who knows its address can open it, for a day.
+"""
