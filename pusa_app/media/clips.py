@@ -157,7 +157,7 @@ def _framing(inner: tuple[int, int], target: tuple[int, int], fit: Fit, focus: F
     if fit == "pad":
         return f"pad={target[0]}:{target[1]}:{-spare[0] // 2}:{-spare[1] // 2}:black"
     x, y = (round(space * min(max(at, 0.0), 1.0)) for space, at in zip(spare, focus, strict=True))
-    return f"crop={target[0]}:{target[1]}:{x}:{y}:exact=1"
+    return f"crop={target[0]}:{target[1]}:{x}:{y}"
 
 
 def _decode(name: str, path: StrPath, filters: list[str], num_frames: int, size: int) -> bytearray:

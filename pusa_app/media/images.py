@@ -65,8 +65,8 @@ def load_image(path: StrPath, width: int, height: int, fit: Fit = "crop", focus:
 def _fit(image: Image.Image, target: tuple[int, int], fit: Fit, focus: Focus) -> Image.Image:
     lanczos = Image.Resampling.LANCZOS
     if fit == "crop":
-        return image.resize(target, lanczos, box=crop_box(image.size, target, focus))
-    small = image.resize(scaled_size(image.size, target, "pad"), lanczos)
+        return image.resize(target, lanczos, box=crop_box(image.size, target, focus), reducing_gap=3.0)
+    small = image.resize(scaled_size(image.size, target, "pad"), lanczos, reducing_gap=3.0)
     frame = Image.new("RGB", target)
     frame.paste(small, ((target[0] - small.width) // 2, (target[1] - small.height) // 2))
     return frame
