@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from pusa_app.backbones.mochi import VectorizedMochiTransformer3DModel
 from pusa_app.backbones.mochi import transformer as module
+from pusa_app.bench.speed import forward_repeated_per_token
 from pusa_app.models import convert_native
 from tests.conftest import PARITY_DATA
 
@@ -125,25 +126,8 @@ def test_broadcast_equals_repetition_per_token(models):
     times = torch.rand(2, 4, generator=torch.Generator().manual_seed(3)) * 1000
     with torch.no_grad():
         expected = ours(**{**data, "timestep": times}).sample
-        output = repeated_per_token(ours, **{**data, "timestep": times})
+        output = forward_repeated_per_token(ours, **{**data, "timestep": times})
     torch.testing.assert_close(output, expected, atol=1e-4, rtol=0)
-
-
-def repeated_per_token(model, hidden_states, encoder_hidden_states, timestep, encoder_attention_mask):
-    """Upstream's way: temb repeated to one row per token before every modulation, tokens as slots of one token."""
-    batch, _, slots, height, width = hidden_states.shape
-    rows, columns = height // 2, width // 2
-    temb, text = model._embed_conditions(timestep, encoder_hidden_states, encoder_attention_mask, torch.float32)
-    temb = temb.repeat_interleave(rows * columns, dim=1)
-    x = model.patch_embed(hidden_states.transpose(1, 2).flatten(0, 1)).unflatten(0, (batch, -1)).flatten(1, 2)
-    x = x[:, :, None]
-    rope = model._rotations(slots, rows, columns)
-    mask = torch.nn.functional.pad(encoder_attention_mask, (x.shape[1], 0), value=True)
-    for block in model.transformer_blocks:
-        x, text = block(x, text, temb, mask, rope)
-    x = model.proj_out(model.norm_out(x.flatten(0, 1), temb.flatten(0, 1)))
-    x = x.reshape(batch, slots, rows, columns, 2, 2, -1).permute(0, 6, 1, 2, 4, 3, 5)
-    return x.reshape(batch, -1, slots, height, width)
 
 
 def test_modulation_is_never_made_per_token(models):
