@@ -70,9 +70,9 @@ def write_shards(vae: AutoencoderKLMochi, folder: Path, clips: int, seed: int, s
         if stop_after is not None and time.monotonic() - began > stop_after:
             return False
         rng = np.random.default_rng([seed, 1, number])
-        specs = [sample_spec(rng) for _ in range(SHARD)]
+        specs = [sample_spec(rng) for _ in range(min(SHARD, clips - number * SHARD))]
         latents, stills = [], []
-        for start in range(0, SHARD, 10):
+        for start in range(0, len(specs), 10):
             z, s = encode_clips(vae, np.stack([draw(spec) for spec in specs[start : start + 10]]))
             latents.append(z.half())
             stills.append(s.half())

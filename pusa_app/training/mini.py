@@ -41,7 +41,7 @@ class MiniRecipe:
     seed: int = 0
     vae: Budget = Budget(samples=9_000, learning_rate=7e-4, warmup=200, decay_from=0.3)
     vae_batch: int = 4
-    clips: int = 20_000
+    clips: int = 12_000
     transformer: Budget = Budget(samples=1_000_000, learning_rate=1e-3, warmup=5_000, decay_from=0.35)
     transformer_batch: int = 48
     heads: int = 8
@@ -55,7 +55,7 @@ class MiniRecipe:
         """A run of a minute that goes through every stage; for tests, its clips are noise."""
         return cls(
             vae=Budget(samples=16, learning_rate=7e-4, warmup=8),
-            clips=500,
+            clips=40,
             transformer=Budget(samples=64, learning_rate=1e-3, warmup=8),
             transformer_batch=16,
             heads=2,
@@ -93,6 +93,7 @@ def train(recipe: MiniRecipe, folder: Path, out: Path, stop_after: float | None 
         batch=recipe.transformer_batch,
         max_tokens=MAX_TOKENS,
         seed=recipe.seed,
+        held_out=min(64, len(data) // 4),
         shorter=recipe.shorter,
         compiled=recipe.compiled,
         stop_after=left(),
