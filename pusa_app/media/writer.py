@@ -23,7 +23,7 @@ from pusa_app.media.fit import Frames
 DEFAULT_QUALITY = 12
 MAX_RECIPE_BYTES = 4_000_000
 FINISH_TIMEOUT = 600.0
-# The number of threads changes x264's decisions; one number on every machine gives the same bytes everywhere.
+# The number of threads changes x264's decisions: one number, so that the bytes do not depend on the machine's cores.
 _ENCODER_THREADS = "4"
 _TO_BT709 = "scale=out_color_matrix=bt709:out_range=tv:flags=lanczos+accurate_rnd+full_chroma_int+full_chroma_inp"
 _BT709 = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
@@ -197,10 +197,10 @@ def _tag_file(recipe: str | None) -> Iterator[Path | None]:
         yield None
         return
     value = re.sub(r"([=;#\\\n\r])", r"\\\1", recipe)
-    descriptor, name = tempfile.mkstemp(prefix="pusa-", suffix=".ffmetadata")
-    try:
-        with open(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(f";FFMETADATA1\n{RECIPE_KEY}={value}\ncomment={value}\n")
+    with contextlib.ExitStack() as stack:
+        with writing("The recipe for the clip"):
+            descriptor, name = tempfile.mkstemp(prefix="pusa-", suffix=".ffmetadata")
+            stack.callback(os.unlink, name)
+            with open(descriptor, "w", encoding="utf-8", newline="") as file:
+                file.write(f";FFMETADATA1\n{RECIPE_KEY}={value}\ncomment={value}\n")
         yield Path(name)
-    finally:
-        os.unlink(name)

@@ -408,6 +408,16 @@ def test_an_ffmpeg_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     assert not list(folder.iterdir())
 
 
+def test_no_room_for_temporary_files_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with (
+        pytest.raises(MediaError, match=r"^The recipe for the clip cannot be written: no such file or directory\.$"),
+        ClipWriter(tmp_path / "a.mp4", 96, 64, 24, "{}"),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def run_python(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
