@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -17,7 +16,7 @@ from pusa_app.presets import Preset, presets
 from pusa_app.studio import Studio, card_of, cards, new_recipe
 from pusa_app.timeline import TASKS, Given, Recipe, Timeline, get_task
 from pusa_app.ui import strings
-from pusa_app.ui.player import publish
+from pusa_app.ui.player import publish, safe
 
 MAX_SHOWN_SEED = 2**31 - 1  # a browser's numbers are exact to 2**53; a short seed is easier to read out
 MAX_PROMPT = 2000
@@ -97,6 +96,7 @@ class Form:
                 elem_id="picture",
                 buttons=[],
             )
+            self.picture_note = gr.HTML(visible=False, elem_id="picture-note")
             self.noise = gr.Slider(
                 0, 1, spec.image_noise, step=0.05, label=strings.NOISE, info=strings.NOISE_HELP, elem_id="noise"
             )
@@ -209,10 +209,8 @@ class Form:
         self.model.change(
             self._model_changed, self.model, [self.model, self.noise, self.length, self.steps, self.guidance], **quiet
         )
-        # The upload itself is the moment to say that a file is no picture, and its control is the place.
-        self.picture.upload(
-            lambda path: None, self.picture, None, validator=lambda path: [_picture_verdict(path)], **quiet
-        )
+        self.picture.upload(_look_at_upload, self.picture, [self.picture, self.picture_note], **quiet)
+        self.picture.clear(no_note, None, self.picture_note, **quiet)
 
     def _model_changed(self, model: str) -> list[Any]:
         card = card_of(model)
@@ -237,6 +235,7 @@ class Form:
         return [
             self.prompt,
             self.picture,
+            self.picture_note,
             self.noise,
             self.length,
             self.seed,
@@ -254,6 +253,7 @@ class Form:
         return [
             preset.prompt,
             picture,
+            no_note(),
             noise,
             spec.num_frames,
             preset.seed,
@@ -269,6 +269,7 @@ class Form:
         return [
             recipe.prompt,
             picture,
+            no_note(),
             gr.skip() if first is None else first.noises[0],
             recipe.timeline.grid.num_frames,
             recipe.seed,
@@ -290,16 +291,33 @@ def verdicts(values: Sequence[Any]) -> list[dict[str, Any]]:
     return list(verdict.values())
 
 
+def no_note() -> dict[str, Any]:
+    """Nothing to say under the picture. Made anew each time, since Gradio changes what it is given."""
+    return gr.update(value="", visible=False)
+
+
+def _look_at_upload(path: str | None) -> list[Any]:
+    """Say at once, at the control, that a file is no picture, and take it out again."""
+    problem = None if path is None else _picture_problem(path)
+    if problem is None:
+        return [gr.skip(), no_note()]
+    return [None, gr.update(value=f'<p role="alert">{safe(problem)}</p>', visible=True)]
+
+
 def _picture_verdict(path: str | None) -> dict[str, Any]:
+    problem = TASKS["image-to-video"].asks[0].missing if path is None else _picture_problem(path)
+    return gr.validate(problem is None, problem or "")
+
+
+def _picture_problem(path: str) -> str | None:
+    """What is wrong with a picture, in one line."""
     from pusa_app.media import check_image
 
     try:
-        if path is None:
-            return gr.validate(False, TASKS["image-to-video"].asks[0].missing)
-        check_image(Path(path))
+        check_image(path)
     except MediaError as error:
-        return gr.validate(False, str(error))
-    return gr.validate(True, "")
+        return str(error)
+    return None
 
 
 def timeline_of(values: Sequence[Any]) -> Timeline | None:

@@ -39,6 +39,9 @@ const write = (node, text) => { if (node.textContent !== (text || '')) node.text
 
 function draw() {
   const v = props.value || {};
+  // On a phone the stage is below the form: a run that starts should be seen.
+  const starts = v.state === 'running' && root.dataset.state !== 'running';
+  if (starts && root.getBoundingClientRect().top > window.innerHeight - 80) root.scrollIntoView({ behavior: 'smooth' });
   root.dataset.state = v.state || 'idle';
   if (v.picture) { if (picture.src !== v.picture) picture.src = v.picture; } else picture.removeAttribute('src');
   play(v.picture ? v.count || 1 : 0);
