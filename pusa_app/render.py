@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from pusa_app.backbones.base import Backbone
-from pusa_app.errors import RecipeError, RunCancelled
+from pusa_app.errors import ModelError, RecipeError, RunCancelled
 from pusa_app.events import OnEvent, Phase, Preview, Progress
 from pusa_app.sampling import SamplerState, draw_noise, sample
 from pusa_app.timeline import Keyframe, NoiseSchedule, Recipe, frames_for_slots
@@ -48,7 +48,8 @@ def render(
 
     out: the MP4 to write, with the recipe inside; None keeps the frames in memory. state_path: where the latents are
     kept after each step, so that an interrupted run of this recipe goes on from there; it is removed at the end.
-    on_event gets Progress and Preview. Raises RecipeError, MediaError, and RunCancelled when `cancelled()` is true.
+    on_event gets Progress and Preview. Raises RecipeError, MediaError, ModelError when the model's numbers run out of
+    range, and RunCancelled when `cancelled()` is true.
     """
     run = _Run(on_event, cancelled)
     spec, timeline = backbone.spec, recipe.timeline
@@ -88,6 +89,9 @@ def render(
     z = sample(
         backbone, S, z0, draw_noise(recipe.seed, shape), text, null_text, recipe.guidance, on_step, run.cancelled, state
     )
+    if not z.isfinite().all():
+        states.remove()
+        raise ModelError("The model's numbers ran out of range: try a lower guidance, or get the model's files again.")
 
     # 4. Latents to frames, and out with them.
     chunks = run.decoding(backbone.decode(z), timeline.grid.num_frames)

@@ -190,7 +190,8 @@ def measure_run(card: ModelCard, steps: int | None = None, rounds: int = 5) -> R
 
 
 def _open_pipeline(folder: Path | None) -> MochiPipeline:
-    pipeline = MochiPipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    # a folder in fp16 must not run in it: the text encoder would, the rest would not
+    pipeline = MochiPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -7,6 +7,7 @@ from the configs of its parts. catalogue.json lists the folders that are known b
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -26,8 +27,12 @@ INDEX_FILE = "model_index.json"
 
 
 def list_cards() -> list[ModelCard]:
-    """The cards of the catalogue's models that are on this machine."""
-    return [_read_card(folder, entry["id"]) for entry in _entries() if (folder := ROOT / entry["folder"]).is_dir()]
+    """The cards of the catalogue's models that are on this machine and readable; `get_card` says what ails another."""
+    cards = []
+    for entry in _entries():
+        with suppress(ModelError):
+            cards.append(get_card(entry["id"]))
+    return cards
 
 
 def get_card(model_id: str) -> ModelCard:

@@ -123,6 +123,15 @@ class TestRun:
         with pytest.raises(RecipeError, match="6 frames per slot"):
             render(other, FakeBackbone())
 
+    def test_numbers_out_of_range_are_no_video(self, tmp_path):
+        class Broken(FakeBackbone):
+            def velocity(self, z, sigma, texts):
+                return [z * float("nan") for _ in texts]
+
+        with pytest.raises(ModelError, match="out of range"):
+            render(recipe(FAKE_SPEC), Broken(), out=tmp_path / "clip.mp4", state_path=tmp_path / "state")
+        assert list(tmp_path.iterdir()) == []
+
     def test_interrupted_run_goes_on_to_the_same_frames(self, tmp_path, tiny, tiny_spec):
         state, made = tmp_path / "state.safetensors", recipe(tiny_spec, steps=4)
         whole = render(made, tiny).frames
@@ -214,6 +223,19 @@ class TestMochi:
         a, b = (np.concatenate(list(backbone.decode(z))) for backbone in (raw, tiny))
         assert np.array_equal(a, b)
 
+    def test_half_precision_keeps_latents_in_fp32(self, tiny_mochi, tiny_spec):
+        half = MochiBackbone.from_folder(tiny_mochi, tiny_spec, dtype=torch.bfloat16)
+        assert {half.transformer.dtype, half.vae.dtype, half.text_encoder.dtype} == {torch.bfloat16}
+        texts = [half.encode_text("a red ball"), half.encode_text("")]
+        z = half.encode_frames(np.zeros((7, 32, 32, 3), np.uint8))
+        v = half.velocity(z, torch.tensor([0.0, 1.0]), texts)
+        assert {t.dtype for t in (z, *v)} == {torch.float32}
+        assert next(half.decode(z)).dtype == np.uint8
+
+    def test_loading_is_silent(self, tiny_mochi, tiny_spec, capfd):
+        MochiBackbone.from_folder(tiny_mochi, tiny_spec)
+        assert capfd.readouterr() == ("", "")
+
     def test_texts(self, tiny, tiny_spec):
         assert tiny.encode_text("").embeds.shape == (0, 32)
         assert tiny.encode_text("a red ball").embeds.shape == (4, 32)  # and the end of the text
@@ -289,6 +311,9 @@ class TestModels:
 
         monkeypatch.setattr(catalogue, "ROOT", tmp_path)
         assert list_cards() == []
+        (tmp_path / "assets" / "mini").mkdir(parents=True)
+        assert list_cards() == []
+        (tmp_path / "assets" / "mini").rmdir()
         with pytest.raises(ModelError, match="pusa_app train mini"):
             get_card("mini")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,8 +12,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLMochi
+from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
+from transformers.utils import logging as transformers_logging
 
 from pusa_app.backbones.base import Text
 from pusa_app.backbones.mochi.decoder import decode_chunks, enable_streaming
@@ -74,10 +77,15 @@ class MochiBackbone:
         for part in PARTS:
             if not (folder / part).is_dir():
                 raise ModelError(f"The model in {folder} is incomplete: its folder {part} is missing.")
+        with _no_progress_bars():
+            return cls._from_folder(folder, spec, device, dtype)
+
+    @classmethod
+    def _from_folder(cls, folder: Path, spec: BackboneSpec, device: torch.device, dtype: torch.dtype) -> MochiBackbone:
         tokenizer = _load(folder / "tokenizer", lambda path: AutoTokenizer.from_pretrained(path, local_files_only=True))
-        text_encoder = _load_weights(T5EncoderModel, folder / "text_encoder", dtype=dtype)
-        transformer = _load_weights(VectorizedMochiTransformer3DModel, folder / "transformer", torch_dtype=dtype)
-        vae = _load_weights(AutoencoderKLMochi, folder / "vae", torch_dtype=dtype)
+        text_encoder = _load_weights(T5EncoderModel, folder / "text_encoder", dtype)
+        transformer = _load_weights(VectorizedMochiTransformer3DModel, folder / "transformer", dtype)
+        vae = _load_weights(AutoencoderKLMochi, folder / "vae", dtype)
         preview = _load(folder, lambda path: LatentPreview.from_folder(path, transformer.config.in_channels))
         _check_spec(spec, transformer, vae, folder)
         return cls(
@@ -155,14 +163,23 @@ def _pad(embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | N
     return batch, torch.stack([positions < len(e) for e in embeds])
 
 
-def _load_weights(cls: Any, path: Path, **kwargs: Any) -> Any:
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Loading tells nothing on the terminal; progress is events."""
+    noisy = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
+    for library in noisy:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in noisy:
+            library.enable_progress_bar()
+
+
+def _load_weights(cls: Any, path: Path, dtype: torch.dtype) -> Any:
     """from_pretrained, but a weight that the files lack is an error instead of a random number."""
-    model, info = _load(
-        path,
-        lambda p: cls.from_pretrained(
-            p, local_files_only=True, use_safetensors=True, output_loading_info=True, **kwargs
-        ),
-    )
+    options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+    model, info = _load(path, lambda folder: cls.from_pretrained(folder, **options))
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if missing:
         raise ModelError(
