@@ -189,6 +189,17 @@ class TestMochi:
         frames = render(recipe(tiny_spec, negative_prompt=negative), tiny).frames
         assert np.abs(frames - expected * 255).max() <= 1
 
+    def test_transformer_drops_into_the_diffusers_pipeline(self, tiny_mochi, tiny, tiny_spec):
+        from diffusers import MochiPipeline
+
+        pipeline = MochiPipeline.from_pretrained(tiny_mochi, transformer=tiny.transformer)
+        pipeline.set_progress_bar_config(disable=True)
+        options = {"num_inference_steps": 3, "guidance_scale": 3.0, "max_sequence_length": 16, "output_type": "np"}
+        made = pipeline(
+            "a red ball", height=32, width=32, num_frames=19, generator=torch.Generator().manual_seed(7), **options
+        )
+        assert np.abs(render(recipe(tiny_spec), tiny).frames - made.frames[0] * 255).max() <= 1
+
     @pytest.mark.parametrize("slots", [1, 2, 3])
     def test_chunked_decode_equals_whole_decode(self, tiny_mochi, tiny, slots):
         from diffusers import AutoencoderKLMochi
