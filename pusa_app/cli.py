@@ -186,7 +186,7 @@ def _shown(text: str) -> str:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """"64x48" -> (64, 48), in pixels; raises ValueError."""
+    """ "64x48" -> (64, 48), in pixels; raises ValueError."""
     width, x, height = text.lower().partition("x")
     if not x:
         raise ValueError(f"a size looks like 64x64, not {_shown(text)}")
@@ -194,7 +194,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_schedule(text: str) -> dict[str, Any]:
-    """"shift:2" -> the fields of a ScheduleSpec; raises ValueError."""
+    """ "shift:2" -> the fields of a ScheduleSpec; raises ValueError."""
     kind, colon, value = text.partition(":")
     fields = {"linear-quadratic": "threshold", "shift": "shift"}
     if kind not in fields:
@@ -204,7 +204,7 @@ def parse_schedule(text: str) -> dict[str, Any]:
 
 
 def parse_keyframe(text: str) -> dict[str, Any]:
-    """"slot=0,image=a.png,noise=0.2" -> the fields of a Keyframe; raises ValueError. Paths may hold commas."""
+    """ "slot=0,image=a.png,noise=0.2" -> the fields of a Keyframe; raises ValueError. Paths may hold commas."""
     keys = "|".join(KEYFRAME_KEYS)
     fields: dict[str, str] = {}
     for part in re.split(rf",(?=(?:{keys})=)", text):

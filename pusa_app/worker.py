@@ -140,7 +140,9 @@ class Worker:
         timeline = recipe.timeline
         middle = timeline.grid.num_frames // 2
         try:
-            frame = load_clip(out, timeline.width, timeline.height, fps=timeline.grid.fps, start=middle, num_frames=1)[0]
+            frame = load_clip(out, timeline.width, timeline.height, fps=timeline.grid.fps, start=middle, num_frames=1)[
+                0
+            ]
             save_poster(frame, poster_of(out))
         except (UserError, OSError):
             self._log.exception("poster of %s", out.name)

@@ -180,7 +180,7 @@ class Supervisor:
     def _exit_code(self) -> int | None:
         """The exit code of a worker that closed its pipe; such a worker is ended if it lives on."""
         self._process.join(TERMINATE_SECONDS)
-        code = self._process.exitcode
+        code: int | None = self._process.exitcode
         self._end_worker()
         return code
 

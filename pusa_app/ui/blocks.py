@@ -109,9 +109,9 @@ class _Create:
         self.timer.tick(self._poll, [self.owner, self.job], self.view, trigger_mode="once", **POLLING)
         self.cancel.click(self._cancel, [self.owner, self.job], self.view, **QUIET)
         self.history.select(self._choose, self.owner, self.view, **QUIET)
-        self.reuse.click(
-            self._reuse, [self.owner, self.job], [form.tabs, *form.shape, *form.filled], **QUIET
-        ).then(**redraw)
+        self.reuse.click(self._reuse, [self.owner, self.job], [form.tabs, *form.shape, *form.filled], **QUIET).then(
+            **redraw
+        )
         page.load(self._arrive, self.owner, [self.owner, *self.view], **QUIET)
 
     # --- events ------------------------------------------------------------------------------------------------------

@@ -130,7 +130,13 @@ class Form:
                 label=strings.NEGATIVE, info=strings.NEGATIVE_HELP, lines=1, max_length=MAX_PROMPT, elem_id="negative"
             )
             self.steps = gr.Slider(
-                1, studio.settings.max_steps, spec.steps, step=1, label=strings.STEPS, info=strings.STEPS_HELP
+                1,
+                studio.settings.max_steps,
+                spec.steps,
+                step=1,
+                label=strings.STEPS,
+                info=strings.STEPS_HELP,
+                elem_id="steps",
             )
             self.guidance = gr.Slider(
                 1, 15, spec.guidance, step=0.1, label=strings.GUIDANCE, info=strings.GUIDANCE_HELP

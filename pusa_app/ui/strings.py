@@ -62,13 +62,16 @@ HELP = """
 
 ## What the numbers mean
 
-| | |
-|---|---|
-| **Freedom of the first frame** | Noise on your picture. 0 keeps it as it is. 0.2 to 0.4 lets the model touch it up, which gives more natural motion. From 0.7 on only its composition is left. |
-| **Length** | The model thinks in slots: the first slot is one frame, each later one is several. That is why lengths come in steps. |
-| **Seed** | The noise that a video starts from. Keep it to change one thing at a time. |
-| **Steps** | How many times the noise is taken down. |
-| **Guidance** | How strictly the prompt is followed. Too much makes colours harsh. |
+**Freedom of the first frame** is noise on your picture. 0 keeps it as it is. 0.2 to 0.4 lets the model touch it up,
+which gives more natural motion. From 0.7 on only its composition is left.
+
+**Length** comes in steps, because the model thinks in slots: the first slot is one frame, each later one is several.
+
+**Seed** is the noise that a video starts from. Keep it to change one thing at a time.
+
+**Steps** is how many times the noise is taken down. More steps take longer and give cleaner frames.
+
+**Guidance** is how strictly the prompt is followed. Too much makes colours harsh.
 
 ## The timeline
 

@@ -1,0 +1,124 @@
+"""A page in a real browser: the app on a free port with a data folder of its own, and headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 180.0  # seconds; a busy machine is slow, not wrong
+CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running app: where it is, where it keeps its data."""
+
+    url: str
+    data: Path
+    process: subprocess.Popen[bytes]
+
+
+def serve(folder: Path, environment: dict[str, str], *arguments: str) -> Iterator[Server]:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    data = folder / "data"
+    own = {"OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(folder / "cache"), "GRADIO_ANALYTICS_ENABLED": "False"}
+    command = [sys.executable, str(ROOT / "app.py"), "--port", str(port), "--data-dir", str(data), *arguments]
+    log = folder / "log"
+    with open(log, "wb") as file:
+        process = subprocess.Popen(
+            command, env={**os.environ, **own, **environment}, stdout=file, stderr=file, cwd=folder
+        )
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                urllib.request.urlopen(url, timeout=30).close()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+                time.sleep(0.1)
+        yield Server(url, data, process)
+        trouble = [line for line in log.read_text().splitlines() if "Error" in line]
+        assert not trouble, log.read_text()
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The app with the fake model, slowed down so that a run can be watched."""
+    yield from serve(tmp_path_factory.mktemp("app"), {"PUSA_TEST_FAKE": "1", "PUSA_TEST_FAKE_DELAY": "0.3"})
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[object]:
+    path = next((p for p in CHROMIUM if Path(p).exists()), None) or shutil.which("chromium")
+    if path is None:
+        pytest.skip("there is no Chromium")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium: object) -> Iterator[Callable[..., object]]:
+    """visit(url, **options of a context) -> a page of a new visitor, ready to be used; errors on it fail the test."""
+    contexts, errors = [], []
+
+    def open_page(url: str, **options: object) -> object:
+        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})  # type: ignore[attr-defined]
+        context.set_default_timeout(PATIENCE * 1000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        page.wait_for_selector("#generate")
+        # The owner's mark is there once the page's load event has come back.
+        page.wait_for_function("localStorage.getItem('pusa-owner') !== null")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not errors
+
+
+@pytest.fixture
+def shot(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Save a screenshot where PUSA_SCREENSHOTS says, if it does."""
+    folder = os.environ.get("PUSA_SCREENSHOTS")
+
+    def take(page: object, name: str) -> None:
+        if folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            page.wait_for_timeout(400)  # type: ignore[attr-defined]
+            page.screenshot(path=str(Path(folder) / f"{re.sub(r'[^a-z0-9-]', '-', name)}.png"), full_page=True)  # type: ignore[attr-defined]
+
+    return take

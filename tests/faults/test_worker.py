@@ -1,0 +1,169 @@
+"""The worker process under fire: killed, crashed, hanging, out of memory, orphaned."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pusa_app import testing
+from pusa_app.jobs import Job
+from pusa_app.settings import Settings
+from pusa_app.studio import Studio, new_recipe
+from pusa_app.timeline import Recipe
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 120.0
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUSA_TEST_FAKE", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Iterator[Studio]:
+    studio = Studio(Settings(data_dir=tmp_path / "data", cancel_grace_seconds=1.0))
+    yield studio
+    studio.close()
+
+
+def recipe(steps: int = 2) -> Recipe:
+    return new_recipe(testing.card(), "text-to-video", prompt="blue", num_frames=7, steps=steps)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def end_of(studio: Studio, job: Job) -> Job:
+    wait_for(lambda: studio.job(job.id).ended)  # type: ignore[union-attr]
+    return studio.job(job.id)  # type: ignore[return-value]
+
+
+def sampling(studio: Studio, job: Job) -> bool:
+    progress, _ = studio.progress(job.id)
+    return progress is not None and progress.phase == "sampling" and progress.step > 0
+
+
+def test_kill_9_in_the_middle_fails_the_job_and_the_next_one_runs(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.2")
+    long, following = studio.submit(recipe(100), "me"), studio.submit(recipe(), "me")
+    wait_for(lambda: sampling(studio, long))
+    killed = studio.worker_pid
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    failed = end_of(studio, long)
+    assert failed.state == "failed" and "memory" in failed.message
+    assert "\n" not in failed.message and "Traceback" not in failed.message
+    assert end_of(studio, following).state == "done"
+    assert studio.worker_pid not in (None, killed)
+    assert not Path(long.out).exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("user", "The fake model was told to refuse."),
+        ("error", "failed unexpectedly (RuntimeError)"),
+        ("memory", "not enough memory"),
+        ("segv", "crashed (SIGSEGV)"),
+    ],
+)
+def test_whatever_a_model_does_is_one_line_and_the_next_job_runs(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, words: str
+) -> None:
+    switch = tmp_path / "fault"
+    switch.touch()
+    monkeypatch.setenv("PUSA_TEST_FAKE_FAIL", f"{fault}:{switch}")
+    failed = end_of(studio, studio.submit(recipe(), "me"))
+    assert failed.state == "failed" and words in failed.message
+    assert "\n" not in failed.message and "secret of the machine" not in failed.message
+    if fault == "error":
+        assert "secret of the machine" in studio.settings.log_file.read_text(), "the log has the traceback"
+    switch.unlink()
+    assert end_of(studio, studio.submit(recipe(), "me")).state == "done"
+
+
+def test_a_hanging_model_is_ended_by_a_cancel(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    switch = tmp_path / "fault"
+    switch.touch()
+    monkeypatch.setenv("PUSA_TEST_FAKE_FAIL", f"hang:{switch}")
+    hanging = studio.submit(recipe(), "me")
+    wait_for(lambda: (studio.progress(hanging.id)[0] or 0) and studio.progress(hanging.id)[0].phase == "sampling")  # type: ignore[union-attr]
+    studio.cancel(hanging.id)
+    assert end_of(studio, hanging).state == "cancelled"
+    switch.unlink()
+    assert end_of(studio, studio.submit(recipe(), "me")).state == "done"
+
+
+def test_a_cancel_in_the_middle_keeps_the_worker_and_leaves_no_file(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.1")
+    running = studio.submit(recipe(150), "me")
+    wait_for(lambda: sampling(studio, running))
+    worker = studio.worker_pid
+    studio.cancel(running.id)
+    assert end_of(studio, running).state == "cancelled"
+    assert studio.worker_pid == worker
+    assert list(studio.settings.results_dir.iterdir()) == []
+
+
+ORPHAN = """
+import sys, time
+from pathlib import Path
+from pusa_app import testing
+from pusa_app.settings import Settings
+from pusa_app.studio import Studio, new_recipe
+if __name__ == "__main__":
+    studio = Studio(Settings(data_dir=Path(sys.argv[1])))
+    studio.submit(new_recipe(testing.card(), "text-to-video", prompt="blue", steps=200), "me")
+    while studio.worker_pid is None:
+        time.sleep(0.05)
+    print(studio.worker_pid, flush=True)
+    time.sleep(3600)
+"""
+
+
+def test_a_worker_ends_when_its_program_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    script = tmp_path / "program.py"
+    script.write_text(ORPHAN)
+    command = [sys.executable, str(script), str(tmp_path / "data")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        worker = psutil.Process(int(program.stdout.readline()))
+        program.kill()
+    wait_for(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_ctrl_c_stops_the_command_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.2")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    options = ["--model", "fake", "--prompt", "blue", "--steps", "150", "--out", "a.mp4"]
+    command = [sys.executable, "-m", "pusa_app", "generate", *options]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("sampling 2/"):
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(PATIENCE) == 130
+    assert rest.splitlines()[-1] == "Stopped." and "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
