@@ -37,7 +37,7 @@ def look(frames: np.ndarray) -> Seen:
     """uint8 (n, H, W, 3): the background is the median of the border columns of each row over time, the object is what
     differs from it."""
     pixels = frames.astype(np.float32)
-    n, height, width, _ = pixels.shape
+    _, height, width, _ = pixels.shape
     border = np.concatenate((pixels[:, :, :3], pixels[:, :, -3:]), axis=2)
     ground = np.median(border.transpose(1, 0, 2, 3).reshape(height, -1, 3), axis=1)  # (H, 3)
     contrast = np.abs(pixels - ground[None, :, None]).max(-1)

@@ -45,7 +45,7 @@ class FrameGrid(BaseModel):
         if not 0 <= slot < self.num_slots:
             raise IndexError(f"slot {slot} is outside 0..{self.num_slots - 1}")
         if slot == 0:
-            return range(0, 1)
+            return range(1)
         return range((slot - 1) * self.temporal_stride + 1, slot * self.temporal_stride + 1)
 
     def slot_of(self, frame: int) -> int:

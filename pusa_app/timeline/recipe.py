@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,7 +13,7 @@ from pusa_app.timeline.schedule import MAX_STEPS, ScheduleSpec
 from pusa_app.timeline.timeline import Timeline
 
 M = TypeVar("M", bound=BaseModel)
-RECIPE_VERSION = 1
+RECIPE_VERSION: Final = 1
 MAX_RECIPE_CHARS = 1_000_000
 MAX_SEED = 2**63 - 1
 Text = Annotated[str, Field(max_length=10_000)]

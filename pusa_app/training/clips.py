@@ -146,7 +146,7 @@ def _path(
     elif motion == "spins":
         # A half turn of a square, a third of a triangle's turn times three, ... : the shape is back after a period.
         angles = phase + turn * (1.0 if shape in ("triangle", "star") else 0.5)
-    elif motion == "grows" or motion == "shrinks":
+    elif motion in ("grows", "shrinks"):
         rate = rng.uniform(0.2, 0.27) if num_frames <= NUM_FRAMES else 0.17
         smallest = 7.5 + rng.uniform(0, max(0.0, 11.0 - rate * (num_frames - 1)))
         radii = smallest + rate * n

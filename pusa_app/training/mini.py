@@ -32,6 +32,9 @@ from pusa_app.training.vae import LATENT_CHANNELS, make_vae, train_vae
 FPS = 12.0
 SHIFT = 2.0
 SHARD_SIZE = "9MB"
+VAE_BUDGET = Budget(samples=9_000, learning_rate=7e-4, warmup=200, decay_from=0.3)
+TRANSFORMER_BUDGET = Budget(samples=240_000, learning_rate=1e-3, warmup=5_000, decay_from=0.4)
+MIXTURE = Mixture(draw_sigma=shifted(SHIFT))
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,14 @@ class MiniRecipe:
     """Everything that decides the weights of mini. Lengths are in samples (clips)."""
 
     seed: int = 0
-    vae: Budget = Budget(samples=9_000, learning_rate=7e-4, warmup=200, decay_from=0.3)
+    vae: Budget = VAE_BUDGET
     vae_batch: int = 4
     clips: int = 12_000
-    transformer: Budget = Budget(samples=1_000_000, learning_rate=1e-3, warmup=5_000, decay_from=0.35)
-    transformer_batch: int = 48
+    transformer: Budget = TRANSFORMER_BUDGET
+    transformer_batch: int = 32
     heads: int = 8
     layers: int = 6
-    mixture: Mixture = Mixture(draw_sigma=shifted(SHIFT))
+    mixture: Mixture = MIXTURE
     shorter: tuple[float, ...] = (0.0, 0.06, 0.0, 0.04)
     compiled: bool = True
 

@@ -145,7 +145,9 @@ def train_vae(run: TrainingRun, vae: AutoencoderKLMochi, batch: int, seed: int, 
 def _crops(rng: np.random.Generator, batch: int) -> np.ndarray:
     """A batch of clips, mostly 13 frames, sometimes 25 or stills; the number of pixels stays about the same."""
     draw_of_length = rng.random()
-    frames, count = (13, batch) if draw_of_length < 0.7 else (25, batch // 2) if draw_of_length < 0.87 else (1, 4 * batch)
+    frames, count = (
+        (13, batch) if draw_of_length < 0.7 else (25, batch // 2) if draw_of_length < 0.87 else (1, 4 * batch)
+    )
     clips = []
     for _ in range(max(1, count)):
         start = int(rng.integers(0, NUM_FRAMES - frames + 1))
