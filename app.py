@@ -57,7 +57,10 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="app.py", description="The page of Pusa Studio.", allow_abbrev=False)
+    # Without its usage the parser tells a mistake in one line.
+    parser = argparse.ArgumentParser(
+        prog="app.py", usage=argparse.SUPPRESS, description="The page of Pusa Studio.", allow_abbrev=False
+    )
     parser.add_argument("--host", help="address to listen on; 127.0.0.1, this machine only, by default")
     parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
     parser.add_argument("--share", action="store_true", help="also make a public link (needs a login)")

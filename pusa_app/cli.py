@@ -457,8 +457,9 @@ def _recipe(options: argparse.Namespace) -> int:
 
 
 def _models_list(options: argparse.Namespace) -> int:
-    from pusa_app.studio import cards
+    from pusa_app.studio import cards, default_card
 
+    default_card()  # says what to do when there is no model at all
     for card in cards():
         where = "ready" if card.folder is not None else "not on this machine"
         print(f"{card.id:<12} {where:<20} {card.title}. {card.summary}")

@@ -27,8 +27,14 @@ MAX_STEPS = Settings.max_steps
 
 
 def cards() -> list[ModelCard]:
-    """All models that this program knows."""
-    return [*list_cards(), *([testing.card()] if testing.enabled() else [])]
+    """All models on this machine, the one to begin with first."""
+    return [*([testing.card()] if testing.enabled() else []), *list_cards()]
+
+
+def default_card() -> ModelCard:
+    """The model to begin with; raises ModelError with what to do when there is none at all."""
+    found = cards()
+    return found[0] if found else get_card("mini")
 
 
 def card_of(model: str) -> ModelCard:

@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio import utils
 from gradio.data_classes import FileData
 
 from pusa_app.errors import RecipeError, UserError
-from pusa_app.studio import Studio, cards
+from pusa_app.studio import Studio, default_card
+from pusa_app.ui import strings
 from pusa_app.ui.form import Choices
-from pusa_app.ui.player import publish
+from pusa_app.ui.player import is_uploaded, publish
 
 OWNER = "api"
 
 
 def add(studio: Studio) -> None:
     """Add the endpoints to the Blocks that is open. A job's id is the right to see it: it cannot be guessed."""
-    first = cards()[0].id
+    first = default_card().id
 
     def generate(
         prompt: str,
@@ -65,6 +65,6 @@ def add(studio: Studio) -> None:
 def _uploaded(file: Any) -> Path:
     """The path of an uploaded file; raises RecipeError for any other path, which a program could put in its place."""
     path = file.get("path") if isinstance(file, dict) else getattr(file, "path", None)
-    if not isinstance(path, str) or not utils.is_in_or_equal(path, utils.get_upload_folder()):
-        raise RecipeError("The image must be an uploaded file.")
+    if not isinstance(path, str) or not is_uploaded(path):
+        raise RecipeError(strings.NOT_UPLOADED)
     return Path(path)

@@ -15,7 +15,7 @@ import gradio as gr
 
 from pusa_app.errors import UserError
 from pusa_app.jobs import Job
-from pusa_app.studio import Studio, cards
+from pusa_app.studio import Studio, cards, default_card
 from pusa_app.ui import api, strings
 from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.form import Choices, Form, new_seed, timeline_of, verdicts
@@ -121,7 +121,7 @@ class _Create:
         mark = mark if _is_mark(mark) else secrets.token_hex(16)
         owner = _owner(mark, request)
         # Whoever opens the page is about to need a model: load it while he writes.
-        self._studio.warm(next(iter(cards())).id)
+        self._studio.warm(default_card().id)
         jobs = self._studio.jobs(owner)
         going = next((job for job in reversed(jobs) if not job.ended), None)
         latest = going or next((job for job in reversed(jobs) if job.state == "done"), None)

@@ -13,10 +13,10 @@ from gradio.data_classes import ImageData
 from pusa_app.errors import MediaError, UserError
 from pusa_app.models import ModelCard
 from pusa_app.presets import Preset, presets
-from pusa_app.studio import Studio, card_of, cards, new_recipe
+from pusa_app.studio import Studio, card_of, cards, default_card, new_recipe
 from pusa_app.timeline import TASKS, Given, Recipe, Timeline, get_task
 from pusa_app.ui import strings
-from pusa_app.ui.player import publish, safe
+from pusa_app.ui.player import is_uploaded, publish, safe
 
 MAX_SHOWN_SEED = 2**31 - 1  # a browser's numbers are exact to 2**53; a short seed is easier to read out
 MAX_PROMPT = 2000
@@ -26,7 +26,11 @@ class Picture(gr.Image):
     """An upload as the path of its file. What it is, is found out by `pusa_app.media` and not by Gradio."""
 
     def preprocess(self, payload: ImageData | None) -> str | None:
-        return None if payload is None else payload.path
+        if payload is None or payload.path is None:
+            return None
+        if not is_uploaded(payload.path):
+            raise gr.Error(strings.NOT_UPLOADED, print_exception=False)
+        return payload.path
 
     def get_block_name(self) -> str:
         return "image"
@@ -76,8 +80,8 @@ class Form:
     """Builds the components in the Blocks that is open; `inputs` fit the fields of Choices."""
 
     def __init__(self, studio: Studio) -> None:
+        first = default_card()
         self._cards = {card.id: card for card in cards()}
-        first = next(iter(self._cards.values()))
         self.task = gr.State(next(iter(TASKS)))
         with gr.Tabs(elem_id="tasks") as self.tabs:
             self._tabs = {name: gr.Tab(task.title, id=name) for name, task in TASKS.items() if name in first.tasks}

@@ -52,6 +52,11 @@ def publish(path: Path) -> str:
     return processing_utils.save_file_to_cache(path, cache_dir=utils.get_upload_folder())
 
 
+def is_uploaded(path: str) -> bool:
+    """Whether a path is in the cache. A visitor's program can send any path, and must not learn what is behind it."""
+    return utils.is_in_or_equal(path, utils.get_upload_folder())
+
+
 def idle() -> dict[str, Any]:
     return {"state": "idle", "title": strings.IDLE_TITLE, "detail": strings.IDLE_DETAIL}
 

@@ -36,6 +36,7 @@ CANCELLED_TITLE = "Cancelled"
 CANCELLED_DETAIL = "Nothing was saved."
 FAILED_TITLE = "This did not work"
 INTERRUPTED_TITLE = "Interrupted"
+NOT_UPLOADED = "The picture must be an uploaded file."
 GONE = "That video is no longer here."
 
 PHASES = {
