@@ -1,0 +1,241 @@
+"""Procedural clips, captions, noise draws, resumable runs, and a whole training of a minute."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pusa_app.bench import geometry
+from pusa_app.training import captions, timesteps
+from pusa_app.training.clips import (
+    BACKGROUNDS,
+    COLORS,
+    MOTIONS,
+    NUM_FRAMES,
+    ROUND,
+    SHAPES,
+    SIDE,
+    draw,
+    sample_spec,
+)
+from pusa_app.training.run import Budget, TrainingRun
+
+
+@given(seed=st.integers(0, 2**32 - 1), motion=st.sampled_from(MOTIONS))
+@settings(max_examples=60, deadline=None)
+def test_objects_stay_in_the_picture(seed: int, motion: str) -> None:
+    spec = sample_spec(np.random.default_rng(seed), motion=motion)
+    assert spec.num_frames == NUM_FRAMES
+    assert spec.shape in SHAPES
+    assert spec.color in COLORS
+    assert spec.background in BACKGROUNDS
+    assert not (motion == "spins" and spec.shape in ROUND)
+    reach = spec.radius * 0.85  # every shape covers most of this
+    for centre in (spec.x, spec.y):
+        assert (centre - reach > -1).all()
+        assert (centre + reach < SIDE + 1).all()
+
+
+def test_a_seed_names_a_clip() -> None:
+    clips = [draw(sample_spec(np.random.default_rng(seed))) for seed in (5, 5, 6)]
+    assert np.array_equal(clips[0], clips[1])
+    assert not np.array_equal(clips[0], clips[2])
+
+
+@pytest.mark.parametrize("motion", ["bounces", "orbits clockwise", "sways", "pulses"])
+def test_cyclic_motions_close(motion: str) -> None:
+    frames = draw(sample_spec(np.random.default_rng(3), motion=motion))
+    first, middle, last = (frames[i].astype(int) for i in (0, 15, NUM_FRAMES - 1))
+    assert np.abs(first - last).max() <= 1
+    assert np.abs(first - middle).max() > 50
+
+
+def test_a_cut_is_the_same_clip_later() -> None:
+    spec = sample_spec(np.random.default_rng(8))
+    assert np.array_equal(draw(spec.cut(12, 25)), draw(spec)[12:25])
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=200, deadline=None)
+def test_captions_use_known_words(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    spec = sample_spec(rng)
+    vocabulary = set(captions.vocabulary())
+    for caption in (captions.plain_caption(spec), captions.sample_caption(rng, spec)):
+        words = captions.words(caption)
+        assert set(words) <= vocabulary
+        assert len(words) < captions.MAX_TOKENS
+
+
+def test_plain_captions_tell_clips_apart() -> None:
+    rng = np.random.default_rng(0)
+    specs = [sample_spec(rng, motion=motion) for motion in MOTIONS]
+    for spec in specs:
+        caption = captions.plain_caption(spec)
+        assert spec.color in caption
+        assert spec.shape in caption
+        assert spec.background in caption
+    assert len({captions.plain_caption(spec) for spec in specs}) == len(MOTIONS)
+
+
+def test_tokenizer_knows_every_word() -> None:
+    from pusa_app.training.text import make_tokenizer
+
+    tokenizer = make_tokenizer()
+    ids = tokenizer("A RED circle moves up, right").input_ids
+    assert tokenizer.unk_token_id not in ids
+    assert tokenizer.convert_ids_to_tokens(ids) == ["a", "red", "circle", "moves", "up", ",", "right", "</s>"]
+    assert tokenizer.unk_token_id in tokenizer("a red elephant").input_ids
+
+
+def test_geometry_is_right_on_ground_truth() -> None:
+    rng = np.random.default_rng(11)
+    specs = [sample_spec(rng, motion=MOTIONS[i % len(MOTIONS)]) for i in range(2 * len(MOTIONS))]
+    right = []
+    for spec in specs:
+        seen = geometry.look(draw(spec))
+        right += [
+            geometry.color_of(seen) == spec.color,
+            seen.background == spec.background,
+            geometry.shape_of(seen, (8, 30)) == spec.shape,
+            geometry.motion_of(seen) == spec.motion,
+        ]
+    assert np.mean(right) >= 0.98
+
+
+def test_geometry_sees_nothing_on_an_empty_clip() -> None:
+    seen = geometry.look(np.full((NUM_FRAMES, SIDE, SIDE, 3), 12, np.uint8))
+    assert geometry.color_of(seen) == "none"
+    assert geometry.motion_of(seen) == "none"
+    assert geometry.shape_of(seen, (8,)) == "none"
+
+
+def test_geometry_tells_a_frozen_clip_from_a_moving_one() -> None:
+    frames = draw(sample_spec(np.random.default_rng(2), motion="right"))
+    assert geometry.motion_of(geometry.look(frames)) == "right"
+    assert geometry.motion_of(geometry.look(np.repeat(frames[:1], NUM_FRAMES, 0))) == "still"
+    assert geometry.motion_of(geometry.look(frames[::-1])) == "left"
+
+
+@given(batch=st.integers(1, 20), slots=st.integers(1, 28), seed=st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_noise_draws_are_rows_of_noise_matrices(batch: int, slots: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    noise = timesteps.Mixture(timesteps.shifted(2.0)).draw(batch, slots)
+    assert noise.sigma.shape == noise.weight.shape == noise.still.shape == (batch, slots)
+    assert ((noise.sigma >= 0) & (noise.sigma <= 1)).all()
+    assert (noise.weight[noise.sigma > 0] == 1).all()
+    clean = noise.weight == 0
+    assert (noise.sigma[clean] == 0).all()
+    assert not noise.still[:, 0].any()
+    assert (noise.weight.sum(1) > 0).all() or slots < 3
+
+
+def test_the_parts_of_a_mixture() -> None:
+    torch.manual_seed(0)
+    together = timesteps.Mixture(timesteps.uniform, independent=0, tasks=0).draw(50, 7).sigma
+    assert (together == together[:, :1]).all()
+    apart = timesteps.Mixture(timesteps.uniform, independent=1, tasks=0).draw(50, 7).sigma
+    assert (apart.std(1) > 0).all()
+    ptss = timesteps.ptss(timesteps.uniform, 0.2).draw(1000, 7).sigma
+    assert 0.15 < (ptss.std(1) > 0).float().mean() < 0.25
+    tasks = timesteps.Mixture(timesteps.uniform, independent=0, tasks=1, clean=1.0).draw(400, 7)
+    assert (tasks.weight == 0).any(1).all()
+    assert 0.3 < (tasks.weight[:, 0] == 0).float().mean() < 1
+
+
+def test_sigma_densities() -> None:
+    torch.manual_seed(0)
+    assert timesteps.uniform((4000,)).mean() == pytest.approx(0.5, abs=0.03)
+    assert timesteps.shifted(1.0)((4000,)).mean() == pytest.approx(0.5, abs=0.03)
+    assert timesteps.shifted(3.0)((4000,)).mean() > 0.6
+    grid = timesteps.linear_quadratic_grid((1.0, 0.5, 0.0))((300,))
+    assert set(grid.tolist()) == {1.0, 0.5, 0.0}
+
+
+def test_the_learning_rate_rises_stays_and_falls() -> None:
+    budget = Budget(samples=1000, learning_rate=2.0, warmup=100, decay_from=0.5, floor=0.1)
+    assert budget.rate(0) == pytest.approx(0.02)
+    assert budget.rate(300) == 2.0
+    assert 0.2 < budget.rate(800) < 2.0
+    assert budget.rate(1000) == pytest.approx(0.2)
+
+
+def _run(folder, samples: int = 40) -> TrainingRun:
+    torch.manual_seed(0)
+    module = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1.0)
+    budget = Budget(samples=samples, learning_rate=0.01, warmup=4)
+    return TrainingRun("line", folder, module, budget, optimizer, ema_decay=0.9)
+
+
+def _train(run: TrainingRun, stop_at: int | None = None) -> bool:
+    def loss_of(step: int):
+        if step == stop_at:
+            raise KeyboardInterrupt
+        x = torch.randn(4, 3)
+        return (run.module(x) - x.sum(1, keepdim=True)).pow(2).mean(), 4
+
+    return run.train(loss_of)
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path) -> None:
+    whole = _run(tmp_path / "whole")
+    assert _train(whole)
+
+    part = _run(tmp_path / "part")
+    part.save_every = 0.0
+    with pytest.raises(KeyboardInterrupt):
+        _train(part, stop_at=5)
+    again = _run(tmp_path / "part")
+    assert 0 < again.seen < 40
+    assert _train(again)
+    assert again.seen == whole.seen == 40
+    assert torch.equal(again.module.weight, whole.module.weight)
+    assert torch.equal(again.average.values[0], whole.average.values[0])
+    assert (tmp_path / "part" / "line.csv").read_text().startswith("seconds,samples,step,loss,rate")
+
+
+def test_averages_swap_back(tmp_path) -> None:
+    run = _run(tmp_path)
+    _train(run)
+    weight = run.module.weight.detach().clone()
+    run.average.swap()
+    assert not torch.equal(run.module.weight, weight)
+    run.average.swap()
+    assert torch.equal(run.module.weight, weight)
+
+
+@pytest.mark.slow
+def test_train_mini_goes_from_nothing_to_a_model_that_renders(tmp_path) -> None:
+    from pusa_app.models import load_backbone
+    from pusa_app.render import render
+    from pusa_app.timeline import Recipe
+    from pusa_app.training.cli import main
+
+    out = tmp_path / "model"
+    assert main(["mini", "--smoke", "--run", str(tmp_path / "run"), "--out", str(out)]) == 0
+    assert json.loads((out / "card.json").read_text())["id"] == "mini"
+    sizes = [file.stat().st_size for file in out.rglob("*") if file.is_file()]
+    assert max(sizes) < 10_000_000
+    backbone = load_backbone(str(out))
+    recipe = Recipe(
+        task="text-to-video",
+        model=str(out),
+        prompt="a red circle moves up over a black background",
+        timeline=backbone.spec.timeline(13),
+        steps=2,
+        guidance=3.0,
+        seed=1,
+    )
+    clip = render(recipe, backbone)
+    assert clip.frames.shape == (13, SIDE, SIDE, 3)
+    # A finished training starts no second one: the same command only writes the model again.
+    before = (out / "transformer" / "diffusion_pytorch_model.safetensors").read_bytes()
+    assert main(["mini", "--smoke", "--run", str(tmp_path / "run"), "--out", str(out)]) == 0
+    assert (out / "transformer" / "diffusion_pytorch_model.safetensors").read_bytes() == before
