@@ -34,5 +34,11 @@ def test_verdict(capsys, ratio, passed):
 
 def test_variants_take_turns():
     order = []
-    speed._medians({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2)
+    seconds = speed._take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2)
     assert "".join(order) == "baabba"
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_ratio_is_taken_within_rounds():
+    """A machine that was ten times slower in one round changes nothing."""
+    assert speed._ratio({"a": [1.0, 10.0, 1.0], "b": [2.0, 20.0, 2.0]}, "b", "a") == 2.0
