@@ -1,7 +1,7 @@
 """`python -m pusa_app bench speed`: what a time per slot costs, and what a whole run costs beside diffusers.
 
 One step: the vectorized transformer, stock diffusers, and modulation repeated for every token, with the same weights
-and inputs, in turns within one process. Ratios are medians over the rounds, so that a busy machine slows both sides. The
+and inputs, in turns within one process. Ratios are medians over the rounds, as a busy machine slows both sides. The
 goal is set on "text trimmed": this program drops the padding of a prompt beforehand, the pipeline carries it along.
 A whole run: prompt to frames with the same weights, seed, steps, schedule and guidance as diffusers' MochiPipeline.
 
