@@ -14,7 +14,7 @@ class ScheduleSpec(BaseModel):
     """Which sigmas a run goes through.
 
     linear-quadratic: Mochi's: half of the steps go linearly from 1 to 1 - threshold, the rest quadratically to 0
-    (genmo mochi, `linear_quadratic_schedule`). shift: u from 1 to 0 mapped to shift*u / (1 + (shift-1)*u), Wan's and
+    (genmo mochi, `linear_quadratic_schedule`). shift: u from 1 to 0 mapped to shift*u / (shift*u + (1 - u)), Wan's and
     mini's.
     """
 
@@ -30,7 +30,7 @@ class ScheduleSpec(BaseModel):
             raise ValueError(f"steps must be from 1 to {MAX_STEPS}, not {steps}")
         if self.kind == "shift":
             us = [1 - i / steps for i in range(steps + 1)]
-            return tuple(self.shift * u / (1 + (self.shift - 1) * u) for u in us)
+            return tuple(self.shift * u / (self.shift * u + (1 - u)) for u in us)  # exact 1 and 0 at the ends
         return _linear_quadratic(steps, self.threshold)
 
 
