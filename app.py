@@ -33,7 +33,10 @@ def main() -> int:
     settings = Settings(data_dir=data_dir, host=host, port=options.port)
     studio = Studio(settings)
     try:
-        build(studio).launch(
+        page = build(studio)
+        _, local, public = page.launch(
+            quiet=True,
+            prevent_thread_lock=True,
             server_name=host,
             server_port=settings.port,
             share=options.share,
@@ -48,8 +51,13 @@ def main() -> int:
             footer_links=["api"],
             **look(),
         )
-    except (UserError, OSError) as error:
+        print(f"Pusa Studio is at {public or local} (Ctrl-C ends it). Data: {settings.data_dir}", flush=True)
+        page.block_thread()
+    except UserError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError:  # Gradio says so when it finds no port
+        print(f"Port {settings.port} is taken: choose another one with --port.", file=sys.stderr)
         return 2
     finally:
         studio.close()
