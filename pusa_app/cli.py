@@ -199,7 +199,7 @@ def parse_schedule(text: str) -> dict[str, Any]:
     fields = {"linear-quadratic": "threshold", "shift": "shift"}
     if kind not in fields:
         raise ValueError(f"a schedule is linear-quadratic or shift, not {_shown(text)}")
-    bounds = (1e-6, 1 - 1e-6) if kind == "linear-quadratic" else (1e-3, 100.0)
+    bounds = (1e-6, 0.5) if kind == "linear-quadratic" else (1e-3, 100.0)
     return {"kind": kind} | ({fields[kind]: _real(value, *bounds)} if colon else {})
 
 

@@ -20,7 +20,7 @@ class FrameGrid(BaseModel):
 
     num_frames: int = Field(ge=1, le=MAX_FRAMES)
     temporal_stride: int = Field(ge=1, le=64)
-    fps: float = Field(gt=0, le=240, allow_inf_nan=False)
+    fps: float = Field(ge=1, le=240, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _whole_slots(self) -> FrameGrid:

@@ -65,14 +65,16 @@ class Recipe(BaseModel):
             raise RecipeError("This is not a recipe: a recipe is a JSON object.")
         version = data.get("version", RECIPE_VERSION)
         if isinstance(version, int) and version > RECIPE_VERSION:
-            raise RecipeError(f"This recipe has version {version}; update Pusa Studio to use it.")
+            raise RecipeError(f"This recipe has version {str(version)[:20]}; update Pusa Studio to use it.")
         return build(cls, data, what="recipe")
 
     @classmethod
     def from_file(cls, path: Path) -> Recipe:
-        """Relative paths of keyframes in the file are kept as they are."""
+        """Relative paths of keyframes in the file are kept as they are. Raises RecipeError with one line."""
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"))
+            # Windows editors put a byte order mark in front. One character too many is enough to refuse a huge file.
+            with path.open(encoding="utf-8-sig") as file:
+                return cls.from_json(file.read(MAX_RECIPE_CHARS + 1))
         except UnicodeDecodeError:
             raise RecipeError(f"{path.name} is not a recipe: it is not a text file.") from None
         except OSError as error:
@@ -85,10 +87,12 @@ def build(cls: type[M], data: dict[str, Any], what: str) -> M:
         return cls.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or what
+        where = _short(".".join(str(part) for part in first["loc"]) or what)
         message = str(first["msg"]).removeprefix("Value error, ")
         raise RecipeError(f"The {what} is not valid at {where}: {message[:1].lower()}{message[1:]}.") from None
 
 
-def _short(error: Exception) -> str:
-    return str(error).splitlines()[0][:120]
+def _short(text: object) -> str:
+    """One line of at most 120 characters; names in a foreign file may hold anything."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= 120 else f"{line[:117]}..."

@@ -14,14 +14,14 @@ class ScheduleSpec(BaseModel):
     """Which sigmas a run goes through.
 
     linear-quadratic: Mochi's: half of the steps go linearly from 1 to 1 - threshold, the rest quadratically to 0
-    (genmo mochi, `linear_quadratic_schedule`). shift: u from 1 to 0 mapped to shift*u / (shift*u + (1 - u)), Wan's and
+    (genmo mochi, `linear_quadratic_schedule`); above a threshold of 0.5 that curve would swing below 0. shift: u from 1 to 0 mapped to shift*u / (shift*u + (1 - u)), Wan's and
     mini's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["linear-quadratic", "shift"]
-    threshold: float = Field(default=0.025, gt=0, lt=1, allow_inf_nan=False)
+    threshold: float = Field(default=0.025, gt=0, le=0.5, allow_inf_nan=False)
     shift: float = Field(default=1.0, gt=0, le=100, allow_inf_nan=False)
 
     def sigmas(self, steps: int) -> tuple[float, ...]:

@@ -93,10 +93,11 @@ class Timeline(BaseModel):
                     f"Keyframe {number} reaches slot {keyframe.slots[-1]}, but the clip ends at slot {last}: "
                     "move it, shorten it or make the clip longer."
                 )
-            taken = next((s for s in keyframe.slots if s in owner), None)
+            inside = range(keyframe.slot, min(keyframe.slots.stop, last + 1))  # a hostile span may be huge
+            taken = next((s for s in inside if s in owner), None)
             if taken is not None:
                 found.append(f"Keyframes {owner[taken]} and {number} are both in slot {taken}: move one of them.")
-            owner.update(dict.fromkeys(keyframe.slots, number))
+            owner.update(dict.fromkeys(inside, number))
         if not found and all(m == 0 for m in self.noise_multipliers()):
             found.append("Every slot is a clean keyframe, so there is nothing to generate: leave a slot free.")
         return found

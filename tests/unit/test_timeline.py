@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+import time
 from itertools import pairwise
 
 import pytest
@@ -147,6 +149,13 @@ class TestTimeline:
         assert bool(found) == wrong
         assert all(sentence.endswith(".") and "\n" not in sentence for sentence in found)
 
+    def test_huge_spans_cost_no_time(self):
+        clips = tuple(Keyframe(slot=0, source=ClipSource(path="a.mp4"), span=100_000) for _ in range(1000))
+        grid = FrameGrid(num_frames=13, temporal_stride=6, fps=30)
+        began = time.monotonic()
+        assert len(Timeline(grid=grid, width=64, height=64, keyframes=clips).problems()) == 1999
+        assert time.monotonic() - began < 2
+
     def test_problems_say_where(self):
         def at(slot, noise=0.0):
             return Keyframe(slot=slot, source=ImageSource(path="x.png"), noise=noise)
@@ -196,6 +205,14 @@ class TestSchedule:
         pipeline = pytest.importorskip("diffusers.pipelines.mochi.pipeline_mochi")
         expected = [*pipeline.linear_quadratic_schedule(steps, 0.025), 0.0]
         assert ScheduleSpec(kind="linear-quadratic").sigmas(steps) == pytest.approx(expected, abs=1e-12)
+
+    @pytest.mark.parametrize("steps", [1, 2, 3, 5, 20, 999, 1000])
+    @pytest.mark.parametrize("threshold", [1e-6, 0.5])
+    def test_no_threshold_leaves_the_range(self, steps, threshold):
+        sigmas = ScheduleSpec(kind="linear-quadratic", threshold=threshold).sigmas(steps)
+        assert NoiseSchedule(sigmas=sigmas, multipliers=(1.0,)).steps == steps
+        with pytest.raises(ValidationError, match="threshold"):
+            ScheduleSpec(kind="linear-quadratic", threshold=0.51)
 
     @given(valid_timelines(), schedules, st.integers(1, 50))
     def test_noise_matrix(self, timeline, spec, steps):
@@ -247,8 +264,6 @@ class TestRecipe:
         )
     )
     def test_any_json_is_refused_in_one_line(self, data):
-        import json
-
         with pytest.raises(RecipeError) as caught:
             Recipe.from_json(json.dumps(data))
         assert "\n" not in str(caught.value)
@@ -262,7 +277,11 @@ class TestRecipe:
             Recipe.from_json(recipe.to_json().replace('"version": 1', '"version": 9'))
         with pytest.raises(RecipeError, match="far too long"):
             Recipe.from_json(" " * 2_000_000)
-        (tmp_path / "r.json").write_text(recipe.to_json())
+        for key, data in (("x" * 500_000, 1), ("version", 10**4000)):
+            with pytest.raises(RecipeError) as caught:
+                Recipe.from_json(json.dumps(json.loads(recipe.to_json()) | {key: data}))
+            assert len(str(caught.value)) < 300
+        (tmp_path / "r.json").write_text(recipe.to_json(), encoding="utf-8-sig")
         assert Recipe.from_file(tmp_path / "r.json") == recipe
         (tmp_path / "b.json").write_bytes(b"\xff\xfe\x00")
         for name in ("b.json", "none.json"):
