@@ -9,12 +9,16 @@ Only the standard library is imported here; everything else waits until a comman
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
 import math
 import os
 import re
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -29,14 +33,18 @@ if TYPE_CHECKING:
 
 OK, BROKEN, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 BENCHES = ("quality", "speed", "start")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 VIDEOS = (".mp4", ".mov", ".m4v", ".webm", ".mkv")
 KEYFRAME_KEYS = ("slot", "image", "clip", "start", "span", "noise", "fit")
+MAX_PROMPT_BYTES = 100_000
+MAX_MESSAGE = 1000
+MAX_NAME_BYTES = 255  # of every common file system
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _quiet()
     try:
         return _dispatch(arguments)
     except UserError as error:
@@ -54,8 +62,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    print(" ".join(message.split()), file=sys.stderr)
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
+    print(line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]}...", file=sys.stderr)
     return code
+
+
+def _quiet() -> None:
+    """Standard error is ours: libraries warn about much that no user can change. PUSA_DEBUG=1 lets them speak."""
+    # A path need not be text that the terminal can show, and it is printed after the work is done.
+    with contextlib.suppress(AttributeError, ValueError):
+        sys.stdout.reconfigure(errors="surrogateescape" if os.name == "posix" else "backslashreplace")  # type: ignore[union-attr]
+    if os.environ.get("PUSA_DEBUG") == "1":
+        return
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    if not logging.getLogger().handlers:
+        logging.getLogger().addHandler(logging.NullHandler())
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -75,14 +97,16 @@ def _dispatch(argv: list[str]) -> int:
 # --- the parser ------------------------------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaint is a UserError."""
+
     def error(self, message: str) -> NoReturn:
         """One line instead of usage and an exit in the middle of nowhere."""
         raise UserError(f"{message[:1].upper()}{message[1:]}. See `{self.prog} --help`.")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m pusa_app", description="Pusa Studio: frame-level control over AI video.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"Pusa Studio {__version__}")
@@ -90,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_generate(commands)
 
     recipe = commands.add_parser("recipe", help="print the recipe inside a video, as JSON", allow_abbrev=False)
-    recipe.add_argument("video", type=Path)
+    recipe.add_argument("video", type=_path)
     recipe.set_defaults(run=_recipe)
 
     models = commands.add_parser("models", help="list the models, or convert a native file", allow_abbrev=False)
@@ -98,8 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     listing = actions.add_parser("list", help="the models that this program knows", allow_abbrev=False)
     listing.set_defaults(run=_models_list)
     convert = actions.add_parser("convert", help="a native weights file to a diffusers folder", allow_abbrev=False)
-    convert.add_argument("native", type=Path, metavar="NATIVE_FILE")
-    convert.add_argument("out", type=Path, metavar="OUT_DIR")
+    convert.add_argument("native", type=_path, metavar="NATIVE_FILE")
+    convert.add_argument("out", type=_path, metavar="OUT_DIR")
     convert.set_defaults(run=_models_convert)
 
     commands.add_parser("train", help="train a model: train mini --help")
@@ -112,10 +136,10 @@ def _parser() -> argparse.ArgumentParser:
 def _add_generate(commands: Any) -> None:
     make = commands.add_parser("generate", help="make a video", allow_abbrev=False)
     make.set_defaults(run=_generate)
-    make.add_argument("--out", required=True, type=Path, help="the video to write (.mp4), or the folder of a batch")
-    make.add_argument("--recipe", type=Path, help="make the video of a recipe again: a .json file or a video")
+    make.add_argument("--out", required=True, type=_path, help="the video to write (.mp4), or the folder of a batch")
+    make.add_argument("--recipe", type=_path, help="make the video of a recipe again: a .json file or a video")
     make.add_argument(
-        "--batch", type=Path, metavar="FOLDER", help="every picture with a .txt file of the same name is a job"
+        "--batch", type=_path, metavar="FOLDER", help="every picture with a .txt file of the same name is a job"
     )
     what = make.add_argument_group("what to make")
     what.add_argument("--task", help="text-to-video or image-to-video; the default follows from what you give")
@@ -154,6 +178,18 @@ def _argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return read
+
+
+def _path(text: str) -> Path:
+    """A path that the file system can be asked about, whether or not something is there."""
+    try:
+        os.stat(text or ".")
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise argparse.ArgumentTypeError(f"{_shown(text)} cannot be used ({reason})") from None
+    return Path(text)
 
 
 def _integer(name: str, low: int, high: int) -> Callable[[str], int]:
@@ -267,16 +303,39 @@ def _refuse(options: argparse.Namespace, because: str, names: Sequence[str], why
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a JSON file or inside a video; raises RecipeError or MediaError."""
+    """The recipe in a JSON file or inside a video, whatever the file is called; raises RecipeError or MediaError."""
     from pusa_app.timeline import Recipe
 
     if not path.is_file():
         raise RecipeError(f"There is no file {path}.")
-    if path.suffix.lower() not in VIDEOS:
+    if path.suffix.lower() not in VIDEOS and not _holds_video(path):
         return Recipe.from_file(path)
     from pusa_app.media import read_recipe_text
 
-    return Recipe.from_json(read_recipe_text(path))
+    return _beside(Recipe.from_json(read_recipe_text(path)), path.parent)
+
+
+def _beside(recipe: Recipe, folder: Path) -> Recipe:
+    """Finds sources that are named as seen from the video's folder, which is how the page writes them."""
+    keyframes = []
+    for keyframe in recipe.timeline.keyframes:
+        path = Path(keyframe.source.path)
+        if not path.exists() and (folder / path).exists():
+            source = keyframe.source.model_copy(update={"path": str(folder / path)})
+            keyframe = keyframe.model_copy(update={"source": source})  # noqa: PLW2901 - the same keyframe, found
+        keyframes.append(keyframe)
+    timeline = recipe.timeline.model_copy(update={"keyframes": tuple(keyframes)})
+    return recipe.model_copy(update={"timeline": timeline})
+
+
+def _holds_video(path: Path) -> bool:
+    """MP4 and its relatives say so in their first box, Matroska and WebM in their first bytes."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False  # whoever reads it next says why
+    return head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3"
 
 
 def _recipe_from(options: argparse.Namespace) -> Recipe:
@@ -323,6 +382,8 @@ def _checked_out(out: Path, recipe: Recipe | None = None) -> Path:
         raise RecipeError(f"The output must be an .mp4 file, not {out.name or out}.")
     if out.is_dir():
         raise RecipeError(f"The output {out} is a folder: add a file name.")
+    if len(os.fsencode(out.name)) > MAX_NAME_BYTES:
+        raise RecipeError(f"The output cannot be called {_shown(out.name)}: the name is too long.")
     _check_folder(out.absolute().parent)
     if out.exists() and not os.access(out, os.W_OK):
         raise RecipeError(f"The output {out} cannot be overwritten: it is read-only.")
@@ -341,6 +402,28 @@ def _check_folder(folder: Path) -> None:
         raise RecipeError(f"The output cannot be written: no permission to write in {existing}.")
 
 
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Make the folder, and see that it takes a file, before the work; made folders go again when the work fails.
+
+    Raises RecipeError when nothing can be written there.
+    """
+    made = [parent for parent in (folder, *folder.parents) if not os.path.lexists(parent)]
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise RecipeError(f"The output cannot be written in {folder}: {error.strerror or error}.") from None
+        yield
+    except BaseException:
+        for parent in made:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise
+
+
 _loaded: dict[str, Any] = {}
 
 
@@ -349,17 +432,14 @@ def _render(recipe: Recipe, out: Path) -> None:
     from pusa_app.worker import load_backbone
 
     show = ProgressLine(sys.stderr)
-    try:
+    with _writable(out.parent), contextlib.closing(show):
         if recipe.model not in _loaded:
             show(Progress("loading"))
             _loaded.clear()
             _loaded[recipe.model] = load_backbone(recipe.model)
         from pusa_app.render import render
 
-        out.parent.mkdir(parents=True, exist_ok=True)
         render(recipe, _loaded[recipe.model], show, out=out)
-    finally:
-        show.close()
 
 
 class ProgressLine:
@@ -369,7 +449,8 @@ class ProgressLine:
         self._stream, self._live, self._pace, self._last = stream, stream.isatty(), Pace(), ""
 
     def __call__(self, event: Event) -> None:
-        if not isinstance(event, Progress):
+        # In a log, a model that cannot be loaded is one line and not two.
+        if not isinstance(event, Progress) or (event.phase == "loading" and not self._live):
             return
         self._pace.see(event)
         text = event.phase
@@ -407,7 +488,9 @@ def _batch(options: argparse.Namespace) -> int:
     from pusa_app.studio import card_of, check_recipe
 
     card = card_of(options.model or "mini")
-    pictures = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in PICTURES)
+    check_recipe(_build_recipe(options, card, "image-to-video", "", []), sources=False)
+    visible = [p for p in folder.iterdir() if not p.name.startswith(".")]  # macOS keeps shadows: ._a.png
+    pictures = sorted(p for p in visible if p.is_file() and p.suffix.lower() in PICTURES)
     if not pictures:
         raise RecipeError(f"There is no picture in {folder}: a batch is pictures with text files of the same name.")
     stems = [p.stem for p in pictures]
@@ -425,7 +508,7 @@ def _batch(options: argparse.Namespace) -> int:
         except UserError as error:
             failed += 1
             _complain(f"{picture.name}: {error}", MISTAKE)
-    for text in sorted(folder.glob("*.txt")):
+    for text in sorted(p for p in visible if p.suffix == ".txt"):
         if text.stem not in stems:
             failed += 1
             _complain(f"{text.name}: there is no picture of that name", MISTAKE)
@@ -440,7 +523,8 @@ def _prompt_beside(picture: Path) -> str:
     if not text.is_file():
         raise RecipeError(f"there is no {text.name} with its prompt")
     try:
-        prompt = text.read_text(encoding="utf-8-sig").strip()
+        with text.open(encoding="utf-8-sig") as file:
+            prompt = file.read(MAX_PROMPT_BYTES).strip()
     except (OSError, UnicodeDecodeError):
         raise RecipeError(f"{text.name} cannot be read as text") from None
     if not prompt:

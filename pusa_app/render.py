@@ -43,11 +43,13 @@ def render(
     out: Path | None = None,
     cancelled: Callable[[], bool] | None = None,
     state_path: Path | None = None,
+    embedded: Recipe | None = None,
 ) -> Clip:
     """Make the clip of a recipe: the same recipe on the same machine gives the same frames, bit for bit.
 
     out: the MP4 to write, with the recipe inside; None keeps the frames in memory. state_path: where the latents are
     kept after each step, so that an interrupted run of this recipe goes on from there; it is removed at the end.
+    embedded: the recipe that the file holds where it is not this one (other names for the same sources).
     on_event gets Progress and Preview. Raises RecipeError, MediaError, ModelError when the model's numbers run out of
     range, and RunCancelled when `cancelled()` is true.
     """
@@ -100,7 +102,7 @@ def render(
         frames = np.concatenate(list(chunks))
     else:
         out = Path(out)
-        _write(chunks, out, recipe, run)
+        _write(chunks, out, embedded or recipe, run)
     states.remove()
     return Clip(frames, out, recipe, timeline.grid.num_frames, run.seconds)
 

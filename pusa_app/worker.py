@@ -109,7 +109,14 @@ class Worker:
                 return Cancelled()
             from pusa_app.render import render
 
-            clip = render(recipe, self._backbone, tell, out=Path(out), cancelled=lambda: cancelled(job_id))
+            clip = render(
+                recipe,
+                self._backbone,
+                tell,
+                out=Path(out),
+                cancelled=lambda: cancelled(job_id),
+                embedded=_seen_from(recipe, Path(out).parent),
+            )
             self._save_poster(recipe, Path(out))
             return Done(out, recipe.to_json(), time.monotonic() - started, clip.num_frames)
         except RunCancelled:
@@ -146,6 +153,16 @@ class Worker:
             save_poster(frame, poster_of(out))
         except (UserError, OSError):
             self._log.exception("poster of %s", out.name)
+
+
+def _seen_from(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with its sources' paths relative to a folder: a shared video must not tell where it was made."""
+    keyframes = []
+    for keyframe in recipe.timeline.keyframes:
+        path = os.path.relpath(keyframe.source.path, folder)
+        keyframes.append(keyframe.model_copy(update={"source": keyframe.source.model_copy(update={"path": path})}))
+    timeline = recipe.timeline.model_copy(update={"keyframes": tuple(keyframes)})
+    return recipe.model_copy(update={"timeline": timeline})
 
 
 def poster_of(result: Path) -> Path:
