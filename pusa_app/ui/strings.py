@@ -5,7 +5,7 @@ NAME = "Pusa Studio"
 PROMPT = "Prompt"
 PROMPT_PLACEHOLDER = "a red circle moves right on a black background"
 PROMPT_MISSING = "Say in a few words what happens in the video."
-NOISE = "Freedom of the first frame"
+NOISE = "Noise of the first frame"
 NOISE_HELP = "0: exactly this picture. 0.2 to 0.4: this picture, free to move. 0.7: only its composition."
 LENGTH = "Length"
 SEED = "Seed"
@@ -63,7 +63,7 @@ HELP = """
 
 ## What the numbers mean
 
-**Freedom of the first frame** is noise on your picture. 0 keeps it as it is. 0.2 to 0.4 lets the model touch it up,
+**Noise of the first frame** says how free the model is with your picture. 0 keeps it as it is. 0.2 to 0.4 lets the model touch it up,
 which gives more natural motion. From 0.7 on only its composition is left.
 
 **Length** comes in steps, because the model thinks in slots: the first slot is one frame, each later one is several.
@@ -78,6 +78,13 @@ which gives more natural motion. From 0.7 on only its composition is left.
 
 Each box is a slot of the clip. A full bar is pure noise, where everything is made up; no bar is a clean keyframe. The
 model takes a different noise level for every slot, and that is what makes one program do all of its tasks.
+
+## What mini knows
+
+The built-in model draws one shape on a plain background: *circle, square, triangle, star, cross, ring* in *red, orange,
+yellow, green, cyan, blue, pink, white* on *black, gray, dark blue, dark green, dark purple, tan*. It can say how the
+shape moves: *right, left, up, down, up right ...*, *bounces, sways, spins, grows, shrinks, pulses, orbits clockwise,
+orbits counterclockwise, stays still*. Other words mean nothing to it.
 
 ## Your files
 
