@@ -63,8 +63,8 @@ HELP = """
 
 ## What the numbers mean
 
-**Noise of the first frame** says how free the model is with your picture. 0 keeps it as it is. 0.2 to 0.4 lets the model touch it up,
-which gives more natural motion. From 0.7 on only its composition is left.
+**Noise of the first frame** says how free the model is with your picture. 0 keeps it as it is. 0.2 to 0.4 lets the
+model touch it up, which gives more natural motion. From 0.7 on only its composition is left.
 
 **Length** comes in steps, because the model thinks in slots: the first slot is one frame, each later one is several.
 
