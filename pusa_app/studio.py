@@ -19,7 +19,7 @@ from pusa_app.jobs import EventLog, Job, JobStore, MemoryStore, Supervisor, new_
 from pusa_app.models import ModelCard, get_card, list_cards
 from pusa_app.pace import Pace
 from pusa_app.settings import Settings
-from pusa_app.timeline import Keyframe, Recipe, build, get_task
+from pusa_app.timeline import FrameGrid, Keyframe, Recipe, build, frames_for_slots, get_task
 
 # A clip may have this many times the pixels that its model was made for; more is noise and hours of waiting.
 MAX_AREA = 4
@@ -90,10 +90,11 @@ def new_recipe(
     return build(Recipe, fields, what="recipe")
 
 
-def check_recipe(recipe: Recipe, max_steps: int = MAX_STEPS) -> ModelCard:
+def check_recipe(recipe: Recipe, max_steps: int = MAX_STEPS, sources: bool = True) -> ModelCard:
     """Everything that can be said against a recipe without loading its model, its pictures and clips included.
 
-    Returns the model's card; raises RecipeError, ModelError or MediaError.
+    sources False: only the numbers are looked at, not the keyframes. Returns the model's card; raises RecipeError,
+    ModelError or MediaError.
     """
     card = card_of(recipe.model)
     spec, timeline = card.spec, recipe.timeline
@@ -117,18 +118,29 @@ def check_recipe(recipe: Recipe, max_steps: int = MAX_STEPS) -> ModelCard:
         )
     if recipe.steps > max_steps:
         raise RecipeError(f"{recipe.steps} steps are too many: use at most {max_steps}.")
-    problems = task.check(timeline) + timeline.problems(spec.size_multiple)
+    problems = (task.check(timeline) if sources else []) + timeline.problems(spec.size_multiple)
     if problems:
         raise RecipeError(problems[0])
-    for keyframe in timeline.keyframes:
-        _check_source(keyframe)
+    for keyframe in timeline.keyframes if sources else ():
+        _check_source(keyframe, timeline.grid)
     return card
 
 
-def _check_source(keyframe: Keyframe) -> None:
+def _check_source(keyframe: Keyframe, grid: FrameGrid) -> None:
     from pusa_app.media import check_clip, check_image
 
-    (check_image if keyframe.source.kind == "image" else check_clip)(Path(keyframe.source.path))
+    source = keyframe.source
+    if source.kind == "image":
+        check_image(source.path)
+        return
+    have = round(check_clip(source.path).seconds * grid.fps)
+    wanted = source.start + frames_for_slots(keyframe.span, grid.temporal_stride)
+    # Rounding may hide one frame; `load_clip` counts exactly.
+    if have + 1 < wanted:
+        raise RecipeError(
+            f"{Path(source.path).name} has about {have} frames at {grid.fps:g} frames a second, but {wanted} are "
+            "needed: use a longer clip, an earlier start or a shorter span."
+        )
 
 
 class Studio:

@@ -7,7 +7,6 @@ the clean first frame, which says so.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from pusa_app.bench import geometry
+from pusa_app.cli import Parser
 from pusa_app.errors import UserError
 from pusa_app.training.captions import plain_caption
 from pusa_app.training.clips import MOTIONS, ClipSpec, draw, sample_spec
@@ -55,7 +55,7 @@ class Kept:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="pusa_app bench quality", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m pusa_app bench quality", description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=68, help="how many held-out clips (default 68: 4 of each motion)")
     parser.add_argument("--model", default="mini")
     parser.add_argument("--steps", type=int)

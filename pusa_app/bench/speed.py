@@ -10,7 +10,6 @@ What is not covered: a GPU, and memory.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -26,6 +25,7 @@ import torch.nn.functional as F
 from diffusers import MochiPipeline, MochiTransformer3DModel
 
 from pusa_app.backbones.mochi import VectorizedMochiTransformer3DModel
+from pusa_app.cli import Parser
 from pusa_app.models import ModelCard, get_card, load_backbone
 from pusa_app.render import render
 from pusa_app.timeline import Recipe, ScheduleSpec
@@ -62,7 +62,7 @@ class RunResult:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print both tables; 0 when the goals are met, 1 when one is missed."""
-    parser = argparse.ArgumentParser(prog="pusa_app bench speed", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m pusa_app bench speed", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--quick", action="store_true", help="smaller sizes, fewer rounds: a smoke test, no measurement"
     )

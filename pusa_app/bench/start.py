@@ -5,7 +5,6 @@ Both are started again and again in turns, so that a busy machine slows both ali
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import socket
@@ -20,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil  # comes with accelerate
+
+from pusa_app.cli import Parser
 
 APP = Path(__file__).parents[2] / "app.py"
 MAX_RATIO = 1.5
@@ -36,7 +37,7 @@ page.launch(server_name="127.0.0.1", server_port=int(sys.argv[1]), ssr_mode=Fals
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; 0 when both goals are met, 1 when not."""
-    parser = argparse.ArgumentParser(prog="python -m pusa_app bench start", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="python -m pusa_app bench start", description=__doc__, allow_abbrev=False)
     parser.add_argument("--repetitions", type=int, default=5)
     options = parser.parse_args(argv)
 

@@ -1,19 +1,20 @@
 """Pictures: what they are, whether they are sound, and their pixels at a model's size.
 
 Importing this module lowers Pillow's own pixel limit and makes its warning an error for the whole process, because
-other libraries in it (the web page's among them) open uploads with Pillow too.
+other libraries in it (the web page's among them) open uploads with Pillow too. It also silences libtiff.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError, _imaging
 
 from pusa_app.errors import MediaError
 from pusa_app.media._files import StrPath, label, readable_file
@@ -28,6 +29,19 @@ _BACKGROUND = (255, 255, 255)
 
 Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+def _silence_libtiff() -> None:
+    """Pillow's libtiff prints what it thinks of a damaged file on standard error, beside the exception."""
+    # Where the library is linked in statically (Windows) its functions cannot be found, and it goes on talking.
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(_imaging.__file__)
+        for setter in (library.TIFFSetErrorHandler, library.TIFFSetWarningHandler):
+            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+            setter(None)
+
+
+_silence_libtiff()
 
 
 @dataclass(frozen=True)

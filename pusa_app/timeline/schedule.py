@@ -14,8 +14,8 @@ class ScheduleSpec(BaseModel):
     """Which sigmas a run goes through.
 
     linear-quadratic: Mochi's: half of the steps go linearly from 1 to 1 - threshold, the rest quadratically to 0
-    (genmo mochi, `linear_quadratic_schedule`); above a threshold of 0.5 that curve would swing below 0. shift: u from 1 to 0 mapped to shift*u / (shift*u + (1 - u)), Wan's and
-    mini's.
+    (genmo mochi, `linear_quadratic_schedule`); with a threshold above 0.5 that curve can swing below 0.
+    shift: u from 1 to 0 mapped to shift*u / (shift*u + (1 - u)), Wan's and mini's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pusa_app import media
 from pusa_app.errors import MediaError
 from pusa_app.media import (
     ClipWriter,
@@ -177,6 +178,21 @@ def test_truncated_pictures_are_refused(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # what Pillow has to say about broken tags
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "jpeg"])
+def test_a_damaged_tiff_says_nothing_of_its_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], compression: str
+) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
+        tmp_path / "a.tif", compression=compression
+    )
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    data[20:120] = bytes(100)
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(MediaError, match="damaged"):
+        media.check_image(tmp_path / "a.tif")
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
 def test_scrambled_pictures_load_or_are_refused_and_nothing_else(tmp_path: Path, kind: str) -> None:
     data, dice, outcomes = encoded(kind), random.Random(0), set()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -29,6 +31,14 @@ def inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     Path("bad.png").write_text("no picture")
     Path("text.txt").write_text("hello")
     Path("notes.json").write_text('{"a": 1}')
+    with media.ClipWriter("short.mp4", 64, 64, 12) as clip:
+        clip.write(np.zeros((7, 64, 64, 3), np.uint8))
+    with open("huge.json", "wb") as huge:
+        huge.truncate(1 << 33)  # sparse: it takes no space
+    for part in ("tokenizer", "text_encoder", "transformer", "vae"):
+        Path("broken", part).mkdir(parents=True)
+        Path("broken", part, "config.json").write_text("{}")
+    Path("broken/model_index.json").write_text('{"_class_name": "MochiPipeline"}')
     return tmp_path
 
 
@@ -86,6 +96,22 @@ MISTAKES = {
     "not an mp4": [*GOOD, "--out", "a.gif"],
     "a folder as output": [*GOOD, "--out", "."],
     "output below a file": [*GOOD, "--out", "red.png/a.mp4"],
+    "output with an endless name": [*GOOD, "--out", "a" * 300 + ".mp4"],
+    "output with an endless name in a new folder": [*GOOD, "--out", f"new/{'a' * 300}.mp4"],
+    "output where nothing can be made": [*GOOD, "--out", "/proc/new/a.mp4"],
+    "output where nothing can be written": [*GOOD, "--out", "/proc/a.mp4"],
+    "schedule that swings below 0": [*GOOD, "--out", "a.mp4", "--schedule", "linear-quadratic:0.9"],
+    "clip that is too short": [
+        *[*GOOD, "--frames", "19", "--out", "new/a.mp4", "--keyframe", "slot=0,image=red.png"],
+        *["--keyframe", "slot=1,clip=short.mp4,start=1000"],
+    ],
+    "escape sequence": [*GOOD, "--out", "a.mp4", "--image", "\x1b[31mred\x07"],
+    "recipe with an endless name": ["recipe", "a" * 300],
+    "batch with an endless name": ["generate", "--batch", "a" * 300, "--out", "out"],
+    "batch with a wrong number": ["generate", "--model", "fake", "--batch", ".", "--out", "out", "--frames", "8"],
+    "batch with too many steps": ["generate", "--model", "fake", "--batch", ".", "--out", "out", "--steps", "900"],
+    "huge recipe": ["generate", "--recipe", "huge.json", "--out", "a.mp4"],
+    "broken model": ["generate", "--model", "broken", "--prompt", "blue", "--out", "new/a.mp4"],
     "no such recipe": ["generate", "--recipe", "gone.json", "--out", "a.mp4"],
     "text as recipe": ["generate", "--recipe", "text.txt", "--out", "a.mp4"],
     "json as recipe": ["generate", "--recipe", "notes.json", "--out", "a.mp4"],
@@ -97,8 +123,10 @@ MISTAKES = {
     "recipe of nothing": ["recipe", "gone.mp4"],
     "recipe of a picture": ["recipe", "red.png"],
     "convert nothing": ["models", "convert", "gone.safetensors", "out"],
+    "convert with an endless name": ["models", "convert", "text.txt", "a" * 300],
     "convert a text": ["models", "convert", "text.txt", "out"],
     "unknown bench": ["bench", "patience"],
+    "unknown option of a bench": ["bench", "start", "--colour"],
 }
 
 
@@ -185,8 +213,9 @@ def test_ctrl_c_leaves_nothing_half_written(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_batch_makes_what_it_can_and_tells_the_rest(capfd: pytest.CaptureFixture[str]) -> None:
     folder = Path("pictures")
     folder.mkdir()
-    for name in ("a", "b", "silent", "empty"):
-        Image.new("RGB", (64, 64), (9, 90, 9)).save(folder / f"{name}.png")
+    for name in ("a.tiff", "b.png", "silent.png", "empty.png"):
+        Image.new("RGB", (64, 64), (9, 90, 9)).save(folder / name)
+    (folder / "._b.png").write_text("a shadow of b")
     (folder / "broken.jpg").write_text("no picture")
     for name in ("a", "b", "broken", "lonely"):
         (folder / f"{name}.txt").write_text("blue\n")
@@ -202,6 +231,27 @@ def test_a_batch_makes_what_it_can_and_tells_the_rest(capfd: pytest.CaptureFixtu
     assert cli.main([*FAKE, "--batch", "pictures", "--out", "made"]) == 0
     assert capfd.readouterr().out.split()[-1] == "made"
     assert Recipe.from_json(media.read_recipe_text("made/a.mp4")).prompt == "blue"
+
+
+def test_a_name_that_is_no_text_and_a_recipe_in_disguise(capfd: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"\xff.mp4")
+    assert cli.main([*GOOD, "--out", name]) == 0 and os.path.exists(name)
+    os.rename(name, "disguised.json")
+    capfd.readouterr()
+    assert cli.main(["recipe", "disguised.json"]) == 0
+    assert Recipe.from_json(capfd.readouterr().out).prompt == "blue"
+
+
+def test_libraries_are_silent() -> None:
+    code = (
+        "import logging, warnings\n"
+        "from pusa_app.cli import main\n"
+        "main(['models', 'list'])\n"
+        "warnings.warn('noise'); logging.getLogger('some.library').warning('noise')"
+    )
+    root = Path(cli.__file__).parent.parent
+    run = subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=root, capture_output=True)
+    assert run.stderr == b""
 
 
 def test_models_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
