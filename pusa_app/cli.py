@@ -319,9 +319,10 @@ def _beside(recipe: Recipe, folder: Path) -> Recipe:
     """Finds sources that are named as seen from the video's folder, which is how the page writes them."""
     keyframes = []
     for keyframe in recipe.timeline.keyframes:
-        path = Path(keyframe.source.path)
-        if not path.exists() and (folder / path).exists():
-            source = keyframe.source.model_copy(update={"path": str(folder / path)})
+        path = folder / keyframe.source.path
+        # os.path: a name that no file system takes is just not there.
+        if not os.path.exists(keyframe.source.path) and os.path.exists(path):
+            source = keyframe.source.model_copy(update={"path": str(path)})
             keyframe = keyframe.model_copy(update={"source": source})  # noqa: PLW2901 - the same keyframe, found
         keyframes.append(keyframe)
     timeline = recipe.timeline.model_copy(update={"keyframes": tuple(keyframes)})
@@ -388,7 +389,7 @@ def _checked_out(out: Path, recipe: Recipe | None = None) -> Path:
     if out.exists() and not os.access(out, os.W_OK):
         raise RecipeError(f"The output {out} cannot be overwritten: it is read-only.")
     sources = () if recipe is None else recipe.timeline.keyframes
-    if out.exists() and any(Path(k.source.path).exists() and out.samefile(k.source.path) for k in sources):
+    if out.exists() and any(os.path.exists(k.source.path) and out.samefile(k.source.path) for k in sources):
         raise RecipeError(f"The output {out} is also a source of this video: choose another name.")
     return out.absolute()
 

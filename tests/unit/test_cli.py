@@ -242,6 +242,15 @@ def test_a_name_that_is_no_text_and_a_recipe_in_disguise(capfd: pytest.CaptureFi
     assert Recipe.from_json(capfd.readouterr().out).prompt == "blue"
 
 
+def test_a_recipe_with_an_endless_path_in_it(capfd: pytest.CaptureFixture[str]) -> None:
+    keyframe = {"slot": 0, "source": {"kind": "image", "path": "a" * 4000}}
+    recipe = new_recipe(testing.card(), "image-to-video", num_frames=7, keyframes=[keyframe])
+    with media.ClipWriter("long.mp4", 64, 64, 12, recipe_text=recipe.to_json()) as clip:
+        clip.write(np.zeros((7, 64, 64, 3), np.uint8))
+    assert cli.main(["generate", "--recipe", "long.mp4", "--out", "long.mp4"]) == 2
+    assert "file name too long" in capfd.readouterr().err
+
+
 def test_libraries_are_silent() -> None:
     code = (
         "import logging, warnings\n"
