@@ -5,9 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pusa_app.timeline import FrameGrid, Keyframe, ScheduleSpec, TaskName, Timeline, nearest_length
+from pusa_app.timeline import (
+    MAX_FRAMES,
+    MAX_SIDE,
+    MAX_STEPS,
+    FrameGrid,
+    Keyframe,
+    ScheduleSpec,
+    TaskName,
+    Timeline,
+    nearest_length,
+)
 
 
 class BackboneSpec(BaseModel):
@@ -20,22 +30,28 @@ class BackboneSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     family: Literal["mochi", "fake"]
-    temporal_stride: int = 6
-    spatial_stride: int = 8
-    patch: int = 2
-    latent_channels: int = 12
-    fps: float
-    width: int
-    height: int
-    num_frames: int
-    max_frames: int
-    min_frames: int = 1
-    steps: int
-    guidance: float
+    temporal_stride: int = Field(default=6, ge=1, le=64)
+    spatial_stride: int = Field(default=8, ge=1, le=64)
+    patch: int = Field(default=2, ge=1, le=16)
+    latent_channels: int = Field(default=12, ge=1)
+    fps: float = Field(ge=1, le=240, allow_inf_nan=False)
+    width: int = Field(ge=8, le=MAX_SIDE)
+    height: int = Field(ge=8, le=MAX_SIDE)
+    num_frames: int = Field(ge=1, le=MAX_FRAMES)
+    max_frames: int = Field(ge=1, le=MAX_FRAMES)
+    min_frames: int = Field(default=1, ge=1, le=MAX_FRAMES)
+    steps: int = Field(ge=1, le=MAX_STEPS)
+    guidance: float = Field(ge=0, le=100, allow_inf_nan=False)
     schedule: ScheduleSpec
     latent_space: Literal["normalized", "pusa_raw"] = "normalized"
-    max_text_tokens: int = 256
+    max_text_tokens: int = Field(default=256, ge=1, le=100_000)
     image_noise: float = Field(default=0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _has_lengths(self) -> BackboneSpec:
+        if not self.lengths():
+            raise ValueError(f"no clip length lies between {self.min_frames} and {self.max_frames} frames")
+        return self
 
     @property
     def size_multiple(self) -> int:

@@ -130,7 +130,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ModelError(f"{path} is damaged: it is not valid JSON.") from None
     if not isinstance(data, dict):
         raise ModelError(f"{path} is damaged: it should hold a JSON object.")

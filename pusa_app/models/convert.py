@@ -184,7 +184,7 @@ def _check_shapes(config: dict[str, Any], shapes: dict[str, tuple[int, ...]], cu
     wrong = []
     for target, tensor in model.state_dict().items():
         cut = cuts[target]
-        rows, *rest = shapes[cut.source]
+        rows, *rest = shapes[cut.source] or (0,)  # a single number has no rows
         if (rows // cut.parts, *rest) != tuple(tensor.shape) or rows % (2 if cut.swapped else cut.parts):
             wrong.append(cut.source)
     if wrong:

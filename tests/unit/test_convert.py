@@ -82,6 +82,12 @@ def test_wrong_shape_is_named(tmp_path, native):
     refused(tmp_path / "x.safetensors", tmp_path / "out", r"wrong shape: t5_yproj\.bias")
 
 
+def test_a_number_in_place_of_a_tensor_is_named(tmp_path, native):
+    save_file(native | {"pos_frequencies": torch.tensor(1.0)}, tmp_path / "n.safetensors")
+    with pytest.raises(ModelError, match="wrong shape: pos_frequencies"):
+        convert_native(tmp_path / "n.safetensors", tmp_path / "out")
+
+
 def test_another_model_is_refused(tmp_path):
     save_file({"lora.weight": torch.zeros(2, 2)}, tmp_path / "x.safetensors")
     refused(tmp_path / "x.safetensors", tmp_path / "out", "not a Mochi transformer in genmo's format")

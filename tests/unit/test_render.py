@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shutil
 from itertools import pairwise
 
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from pusa_app.backbones.fake import FAKE_SPEC, FakeBackbone
 from pusa_app.backbones.mochi import LatentPreview, MochiBackbone, decode_chunks, fit_preview
 from pusa_app.errors import ModelError, RecipeError, RunCancelled
 from pusa_app.events import Preview, Progress
-from pusa_app.models import get_card, list_cards, load_backbone
+from pusa_app.models import BackboneSpec, get_card, list_cards, load_backbone
 from pusa_app.render import render
 from pusa_app.timeline import ClipSource, ImageSource, Keyframe, Recipe
 
@@ -304,8 +306,43 @@ class TestModels:
         data["spec"]["fps"] = -1
         data["spec"]["steps"] = "many"
         (folder / "card.json").write_text(json.dumps(data))
-        with pytest.raises(ModelError, match=r"card\.json is not a valid model card: spec\.steps"):
+        with pytest.raises(ModelError, match=r"card\.json is not a valid model card: spec\.fps"):
             get_card(str(folder))
+
+    @pytest.mark.parametrize(
+        "spec",
+        [
+            {"temporal_stride": 0},
+            {"patch": 0},
+            {"max_frames": 10**12},
+            {"min_frames": 5, "max_frames": 5},
+            {"fps": math.inf},
+            {"width": -5},
+            {"steps": 0},
+            {"max_text_tokens": -1},
+        ],
+    )
+    def test_a_card_that_no_model_can_have_is_refused(self, tiny_spec, spec):
+        with pytest.raises(ValidationError):
+            BackboneSpec.model_validate(tiny_spec.model_dump() | spec)
+
+    @pytest.mark.parametrize("name", ["model_index.json", "card.json", "vae/config.json"])
+    def test_configs_that_are_nested_without_end_are_refused(self, tiny_mochi, tmp_path, name):
+        folder = tmp_path / "model"
+        shutil.copytree(tiny_mochi, folder)
+        (folder / name).write_text("[" * 100_000)
+        with pytest.raises(ModelError, match="damaged"):
+            get_card(str(folder))
+
+    def test_code_in_a_folder_is_not_even_asked_about(self, tiny_mochi, tiny_spec, tmp_path, monkeypatch):
+        monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
+        folder = tmp_path / "model"
+        shutil.copytree(tiny_mochi, folder)
+        path = folder / "tokenizer" / "tokenizer_config.json"
+        own = {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}, "tokenizer_class": "Evil"}
+        path.write_text(json.dumps(json.loads(path.read_text()) | own))
+        with pytest.raises(ModelError, match="custom code"):
+            MochiBackbone.from_folder(folder, tiny_spec)
 
     @pytest.mark.parametrize("name", ["nothing", "\0", "x" * 5000])
     def test_unknown_model(self, name):
@@ -347,7 +384,7 @@ class TestModels:
             "reshape transformer/diffusion_pytorch_model.safetensors",
         ],
     )
-    def test_damaged_folders_say_so_in_one_line(self, tiny_mochi, tiny_spec, tmp_path, damage):
+    def test_damaged_folders_say_so_in_one_line(self, tiny_mochi, tiny_spec, tmp_path, damage, capfd):
         from safetensors.torch import load_file, save_file
 
         folder = tmp_path / "model"
@@ -371,6 +408,7 @@ class TestModels:
             MochiBackbone.from_folder(folder, tiny_spec)
         assert "\n" not in str(caught.value)
         assert name.split("/")[0] in str(caught.value)
+        assert capfd.readouterr() == ("", ""), "the exception says it all"
 
     def test_a_card_that_does_not_fit_is_refused(self, tiny_mochi, tiny_spec):
         with pytest.raises(ModelError, match="temporal_stride is 4, not 6"):

@@ -77,12 +77,14 @@ class MochiBackbone:
         for part in PARTS:
             if not (folder / part).is_dir():
                 raise ModelError(f"The model in {folder} is incomplete: its folder {part} is missing.")
-        with _no_progress_bars():
+        with _silent_libraries():
             return cls._from_folder(folder, spec, device, dtype)
 
     @classmethod
     def _from_folder(cls, folder: Path, spec: BackboneSpec, device: torch.device, dtype: torch.dtype) -> MochiBackbone:
-        tokenizer = _load(folder / "tokenizer", lambda path: AutoTokenizer.from_pretrained(path, local_files_only=True))
+        # Without trust_remote_code=False a folder with code in it makes transformers ask whether to run it.
+        options = {"local_files_only": True, "trust_remote_code": False}
+        tokenizer = _load(folder / "tokenizer", lambda path: AutoTokenizer.from_pretrained(path, **options))
         text_encoder = _load_weights(T5EncoderModel, folder / "text_encoder", dtype)
         transformer = _load_weights(VectorizedMochiTransformer3DModel, folder / "transformer", dtype)
         vae = _load_weights(AutoencoderKLMochi, folder / "vae", dtype)
@@ -164,16 +166,22 @@ def _pad(embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | N
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Loading tells nothing on the terminal; progress is events."""
-    noisy = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
+def _silent_libraries() -> Iterator[None]:
+    """Loading tells nothing on the terminal: progress is events, and what went wrong is one exception."""
+    libraries = (diffusers_logging, transformers_logging)
+    noisy = [library for library in libraries if library.is_progress_bar_enabled()]
+    levels = [library.get_verbosity() for library in libraries]
     for library in noisy:
         library.disable_progress_bar()
+    for library in libraries:
+        library.set_verbosity(library.CRITICAL + 1)
     try:
         yield
     finally:
         for library in noisy:
             library.enable_progress_bar()
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
 
 
 def _load_weights(cls: Any, path: Path, dtype: torch.dtype) -> Any:
