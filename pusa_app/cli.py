@@ -155,11 +155,11 @@ def _add_generate(commands: Any) -> None:
         help="a picture or a clip (clip=FILE,start=0,span=3,noise=0.1:0.2:0.3,fit=crop|pad) in a slot; repeatable",
     )
     how = make.add_argument_group("how to make it")
-    how.add_argument("--frames", type=_integer("--frames", 1, 100_000), help="length in frames")
+    how.add_argument("--frames", type=integer(1, 100_000), help="length in frames")
     how.add_argument("--size", type=_argument(parse_size), metavar="WxH", help="width and height in pixels")
-    how.add_argument("--steps", type=_integer("--steps", 1, 1000), help="denoising steps")
-    how.add_argument("--guidance", type=_number("--guidance", 0, 100), help="how strictly the prompt is followed")
-    how.add_argument("--seed", type=_integer("--seed", 0, 2**63 - 1), help="0 by default")
+    how.add_argument("--steps", type=integer(1, 1000), help="denoising steps")
+    how.add_argument("--guidance", type=number(0, 100), help="how strictly the prompt is followed")
+    how.add_argument("--seed", type=integer(0, 2**63 - 1), help="0 by default")
     how.add_argument(
         "--schedule",
         type=_argument(parse_schedule),
@@ -192,11 +192,13 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-def _integer(name: str, low: int, high: int) -> Callable[[str], int]:
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """A type for add_argument: a whole number in a range."""
     return _argument(lambda text: _whole(text, low, high))
 
 
-def _number(name: str, low: float, high: float) -> Callable[[str], float]:
+def number(low: float, high: float) -> Callable[[str], float]:
+    """A type for add_argument: a finite number in a range."""
     return _argument(lambda text: _real(text, low, high))
 
 

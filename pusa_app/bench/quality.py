@@ -8,6 +8,7 @@ the clean first frame, which says so.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tempfile
 import time
@@ -20,8 +21,9 @@ import numpy as np
 from PIL import Image
 
 from pusa_app.bench import geometry
-from pusa_app.cli import Parser
+from pusa_app.cli import Parser, integer, number
 from pusa_app.errors import UserError
+from pusa_app.timeline import MAX_STEPS
 from pusa_app.training.captions import plain_caption
 from pusa_app.training.clips import MOTIONS, ClipSpec, draw, sample_spec
 
@@ -56,15 +58,16 @@ class Kept:
 
 def main(argv: Sequence[str]) -> int:
     parser = Parser(prog="python -m pusa_app bench quality", description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=68, help="how many held-out clips (default 68: 4 of each motion)")
+    clips = "how many held-out clips (default 68: 4 of each motion)"
+    parser.add_argument("--clips", type=integer(FEWEST, MOST), default=68, help=clips)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--steps", type=integer(1, MAX_STEPS))
+    parser.add_argument("--guidance", type=number(0, 100))
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="also write contact sheets")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     args = parser.parse_args(argv)
-    if not FEWEST <= args.clips <= MOST:
-        raise UserError(f"--clips takes a number from {FEWEST} to {MOST}.")
+    if args.json and not args.json.absolute().parent.is_dir():
+        raise UserError(f"The figures cannot be written: there is no folder {args.json.absolute().parent}.")
     figures = measure(args.clips, args.model, args.steps, args.guidance, args.pictures)
     print(report(figures))
     if args.json:
@@ -200,12 +203,21 @@ def goals(figures: dict[str, Any]) -> list[tuple[str, float, float, bool]]:
         ("text to video: colour", text.color, 0.95),
         ("text to video: background", text.background, 0.95),
         ("text to video: motion", text.motion, 0.95),
-        ("text to video: shape, share of the VAE's", text.shape / vae_text.shape, 0.9),
-        ("image to video: shape in the last frame, share of the VAE's", image.shape_last / vae_image.shape_last, 0.9),
+        ("text to video: shape, share of the VAE's", _share(text.shape, vae_text.shape), 0.9),
+        (
+            "image to video: shape in the last frame, share of the VAE's",
+            _share(image.shape_last, vae_image.shape_last),
+            0.9,
+        ),
     ]
     checked = [(what, reached, goal, reached >= goal) for what, reached, goal in lines]
-    jump = image.jump / vae_image.jump
+    jump = _share(image.jump, vae_image.jump)
     return [*checked, ("image to video: jump at the joint, times the VAE's (at most)", jump, 1.3, jump <= 1.3)]
+
+
+def _share(value: float, whole: float) -> float:
+    """value / whole; nothing of nothing is NaN, which meets no goal."""
+    return value / whole if whole else math.nan
 
 
 def report(figures: dict[str, Any]) -> str:

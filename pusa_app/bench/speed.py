@@ -25,10 +25,10 @@ import torch.nn.functional as F
 from diffusers import MochiPipeline, MochiTransformer3DModel
 
 from pusa_app.backbones.mochi import VectorizedMochiTransformer3DModel
-from pusa_app.cli import Parser
+from pusa_app.cli import Parser, integer
 from pusa_app.models import ModelCard, get_card, load_backbone
 from pusa_app.render import render
-from pusa_app.timeline import Recipe, ScheduleSpec
+from pusa_app.timeline import MAX_STEPS, Recipe, ScheduleSpec
 
 STEP_GOAL = 1.03  # of the stock step's time
 RUN_GOAL = 0.8  # of the pipeline's time
@@ -67,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--quick", action="store_true", help="smaller sizes, fewer rounds: a smoke test, no measurement"
     )
     parser.add_argument("--model", default="mini", help="model or diffusers Mochi folder for the whole run")
-    parser.add_argument("--steps", type=int, help="sampling steps of the whole run; the model's own by default")
+    parser.add_argument(
+        "--steps", type=integer(1, MAX_STEPS), help="sampling steps of the whole run; the model's own by default"
+    )
     parser.add_argument("--only", choices=("step", "run"), help="measure one of the two")
     options = parser.parse_args(argv)
     card = None if options.only == "step" else get_card(options.model)  # complain of it before minutes have passed

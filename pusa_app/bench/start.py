@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil  # comes with accelerate
 
-from pusa_app.cli import Parser
+from pusa_app.cli import Parser, integer
 
 APP = Path(__file__).parents[2] / "app.py"
 MAX_RATIO = 1.5
@@ -38,7 +38,7 @@ page.launch(server_name="127.0.0.1", server_port=int(sys.argv[1]), ssr_mode=Fals
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; 0 when both goals are met, 1 when not."""
     parser = Parser(prog="python -m pusa_app bench start", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=integer(1, 100), default=5)
     options = parser.parse_args(argv)
 
     ratios, ours, bares, memory = [], [], [], []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import signal
 import threading
@@ -28,7 +29,8 @@ class Supervisor:
     """Runs the queued jobs of a store, one at a time, in a worker process that lives as long as it can.
 
     `target(connection, *args)` is the worker's main function, importable by name because the process is spawned.
-    `on_event(job_id, event)` is called in the supervisor's thread, before the job's state changes for a last event.
+    `on_event(job_id, event)` is called in the supervisor's thread, before the job's state changes for a last event;
+    only for a job that is cancelled while it waits it is called in the thread of whoever cancels, after the change.
     """
 
     def __init__(
@@ -92,7 +94,10 @@ class Supervisor:
     def worker_pid(self) -> int | None:
         """Process id of the living worker."""
         process = self._process
-        return process.pid if process is not None and process.is_alive() else None
+        try:
+            return process.pid if process is not None and process.is_alive() else None
+        except ValueError:  # the supervisor's thread closed it just now
+            return None
 
     # --- the thread --------------------------------------------------------------------------------------------------
 
@@ -100,7 +105,12 @@ class Supervisor:
         while not self._stopping:
             job = self._store.claim()
             if job is not None:
-                self._run(job)
+                try:
+                    self._run(job)
+                except Exception:
+                    # A fault of one job must not leave all later ones waiting.
+                    logging.getLogger(__name__).exception("job %s", job.id)
+                    self._give_up(job)
                 continue
             self._warm_up()
             with self._wake:
@@ -128,6 +138,14 @@ class Supervisor:
             self._store.move(job.id, "running", ends[type(end)], message)
         with self._wake:
             self._cancelled.discard(job.id)
+
+    def _give_up(self, job: Job) -> None:
+        """End a job that something unforeseen happened to; the worker may be in any state."""
+        self._end_worker()
+        message = "The run failed unexpectedly. Try again; the log says more."
+        with contextlib.suppress(Exception):
+            self._on_event(job.id, Failed(message))
+        self._store.move(job.id, "running", "failed", message)
 
     def _start_and_follow(self, job: Job) -> Event | None:
         """The last event of the job; None when the program stops first."""

@@ -126,6 +126,9 @@ MISTAKES = {
     "convert with an endless name": ["models", "convert", "text.txt", "a" * 300],
     "convert a text": ["models", "convert", "text.txt", "out"],
     "unknown bench": ["bench", "patience"],
+    "a bench of no steps": ["bench", "speed", "--steps", "0"],
+    "a bench of endless guidance": ["bench", "quality", "--guidance", "inf"],
+    "a bench of no rounds": ["bench", "start", "--repetitions", "0"],
     "unknown option of a bench": ["bench", "start", "--colour"],
 }
 

@@ -226,6 +226,22 @@ def test_a_worker_that_died_while_idle_is_replaced(bench: Callable[..., Bench]) 
     assert b.end_of(b.add()).state == "done"
 
 
+def babbling(pipe: Connection) -> None:
+    """Answers its first job with something that is no event, and later ones well."""
+    while True:
+        _, job_id, *rest = pipe.recv()
+        pipe.send("nonsense" if rest[0] == "odd" else (job_id, Done(rest[1], rest[0], 0.0, 1)))
+
+
+def test_a_worker_that_talks_nonsense_fails_its_job_and_the_next_one_runs(bench: Callable[..., Bench]) -> None:
+    b = bench(babbling)
+    odd, following = b.add("odd"), b.add()
+    failed = b.end_of(odd)
+    assert failed.state == "failed" and "unexpectedly" in failed.message
+    assert b.end_of(following).state == "done"
+    assert [type(e).__name__ for e in b.log.since(odd)] == ["Failed"]
+
+
 def test_stop_interrupts_the_running_job_and_ends_the_worker(bench: Callable[..., Bench]) -> None:
     b = bench(obedient, 1000, 0.05)
     running = b.add()
