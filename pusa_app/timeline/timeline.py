@@ -11,7 +11,7 @@ from pusa_app.timeline.grid import FrameGrid
 from pusa_app.timeline.schedule import Unit
 
 MAX_SIDE = 8192
-Path = Annotated[str, Field(min_length=1, max_length=4096)]
+PathText = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 class ImageSource(BaseModel):
@@ -19,7 +19,7 @@ class ImageSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["image"] = "image"
-    path: Path
+    path: PathText
 
 
 class ClipSource(BaseModel):
@@ -27,7 +27,7 @@ class ClipSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["clip"] = "clip"
-    path: Path
+    path: PathText
     start: int = Field(default=0, ge=0, le=10_000_000)
 
 
