@@ -1,8 +1,8 @@
 """The command line.
 
 Exit codes: 0 done; 1 something broke, or some jobs of a batch failed; 2 a user's mistake, told in one line on standard
-error, with nothing written; 3 training was stopped by --stop-after with more to do; 130 stopped with Ctrl-C. The last line on
-standard output is the path of what was made.
+error, with nothing written; 3 training was stopped by --stop-after with more to do; 130 stopped with Ctrl-C. The last
+line on standard output is the path of what was made.
 
 Only the standard library is imported here; everything else waits until a command needs it, so that help is instant.
 """
