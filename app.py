@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="app.py", usage=argparse.SUPPRESS, description="The page of Pusa Studio.", allow_abbrev=False
     )
     parser.add_argument("--host", help="address to listen on; 127.0.0.1, this machine only, by default")
-    parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
+    parser.add_argument("--port", type=int, default=os.environ.get("GRADIO_SERVER_PORT", "7860"))
     parser.add_argument("--share", action="store_true", help="also make a public link (needs a login)")
     parser.add_argument("--data-dir", type=Path, help="where videos and logs are kept (also: PUSA_DATA_DIR)")
     login = parser.add_mutually_exclusive_group()

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from pusa_app.cli import Parser, integer, number
 from pusa_app.errors import UserError
 
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit code: 0 finished, 3 stopped by --stop-after with more to do."""
-    parser = argparse.ArgumentParser(prog="pusa_app train", description="Train a model of this project.")
+    parser = Parser(prog="python -m pusa_app train", description="Train a model of this project.")
     models = parser.add_subparsers(dest="model", required=True)
     mini = models.add_parser("mini", help="the built-in model, from nothing: VAE, data, transformer and text encoder")
     mini.add_argument("--run", type=Path, default=Path("runs/mini"), help="checkpoints, data and curves; resumable")
     mini.add_argument("--out", type=Path, default=Path("runs/mini/model"), help="the model folder that is written")
-    mini.add_argument("--stop-after", type=float, metavar="MINUTES", help="stop here; the same command goes on later")
-    mini.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    mini.add_argument(
+        "--stop-after", type=number(0.01, 1e6), metavar="MINUTES", help="stop here; the same command goes on later"
+    )
+    mini.add_argument("--threads", type=integer(1, 1024), help="CPU threads (default: torch's choice)")
     mini.add_argument("--export-only", action="store_true", help="write the model folder from the last checkpoint")
     mini.add_argument("--smoke", action="store_true", help="go through every stage in a minute; the result is noise")
     args = parser.parse_args(argv)
-    if args.stop_after is not None and not 0 < args.stop_after < 1e6:
-        raise UserError("--stop-after takes minutes, more than 0.")
-    if args.threads is not None and not 1 <= args.threads <= 1024:
-        raise UserError("--threads takes a whole number from 1 to 1024.")
 
     import torch
 
