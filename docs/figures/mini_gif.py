@@ -15,7 +15,7 @@ from pusa_app.render import render
 from pusa_app.timeline import Recipe
 
 PROMPTS = (
-    "a big red star spins over a dark blue background",
+    "a big red star moves up right over a dark blue background",
     "a yellow circle bounces over a dark green background",
     "a cyan triangle moves right over a black background",
     "a green cross orbits clockwise over a dark purple background",

@@ -16,7 +16,7 @@ from tests.browser.conftest import ARGUMENTS, CHROMIUM, serve
 from tests.browser.pages import choose, generate, upload
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-PROMPT = "a big red star spins over a dark blue background"
+PROMPT = "a cyan ring grows over a dark purple background"
 
 
 def main() -> None:

@@ -110,7 +110,7 @@ def test_an_example_runs_in_one_click_and_its_settings_come_back(
 ) -> None:
     page = visit(server.url)
     choose(page, "Image to video")
-    page.get_by_role("button", name="Cross, spinning").click()
+    page.get_by_role("button", name="Cross, moving up").click()
     assert video_frames(page, tmp_path).shape[0] == 37
     choose(page, "Text to video")
     page.fill("#prompt textarea", "something else")
