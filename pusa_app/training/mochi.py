@@ -10,6 +10,9 @@ mini trains all of it from nothing, text encoder included; a fine-tune hands in 
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -127,7 +130,7 @@ def train_transformer(
     rng = np.random.default_rng([seed, 2, run.seen])
     # On the CPU the backward pass of the fused attention in bf16 is several times slower than plain matrix products.
     model.transformer.set_attention_backend("_native_math")
-    fast = torch.compile(model, dynamic=False) if compiled else model
+    fast = torch.compile(model, dynamic=False) if compiled and _has_compiler() else model
 
     def tokenize(captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         out = tokenizer(captions, padding="max_length", max_length=max_tokens, truncation=True, return_tensors="pt")
@@ -160,6 +163,15 @@ def train_transformer(
         return losses
 
     return run.train(loss_of, validate, stop_after)
+
+
+def _has_compiler() -> bool:
+    """torch.compile needs a C++ compiler on the CPU; without one training is slower and works all the same."""
+    names = (os.environ.get("CXX"), "g++", "clang++")
+    found = any(name and shutil.which(name) for name in names)
+    if not found:
+        print("No C++ compiler was found, so training runs uncompiled, at about half the speed.", file=sys.stderr)
+    return found
 
 
 def _length(rng: np.random.Generator, slots: int, shorter: tuple[float, ...]) -> int:

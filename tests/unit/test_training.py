@@ -239,3 +239,12 @@ def test_train_mini_goes_from_nothing_to_a_model_that_renders(tmp_path) -> None:
     before = (out / "transformer" / "diffusion_pytorch_model.safetensors").read_bytes()
     assert main(["mini", "--smoke", "--run", str(tmp_path / "run"), "--out", str(out)]) == 0
     assert (out / "transformer" / "diffusion_pytorch_model.safetensors").read_bytes() == before
+
+
+def test_without_a_compiler_training_says_so_and_goes_on(monkeypatch, capsys) -> None:
+    from pusa_app.training import mochi
+
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    assert not mochi._has_compiler()
+    assert "uncompiled" in capsys.readouterr().err
