@@ -144,7 +144,7 @@ def _path(
     elif motion == "sways":
         x = middle + (middle - margin) * rng.uniform(0.75, 1.0) * np.sin(turn + phase)
     elif motion == "spins":
-        # A half turn of a square, a third of a triangle's turn times three, ... : the shape is back after a period.
+        # A half turn brings a square or a cross back, a whole one any shape: a period ends where it began.
         angles = phase + turn * (1.0 if shape in ("triangle", "star") else 0.5)
     elif motion in ("grows", "shrinks"):
         rate = rng.uniform(0.2, 0.27) if num_frames <= NUM_FRAMES else 0.17
