@@ -6,7 +6,15 @@ dimension of it has a limit (images.MAX_IMAGE_PIXELS, clips.MAX_CLIP_*).
 """
 
 from pusa_app.media._files import remove_leftovers
-from pusa_app.media.clips import ClipInfo, check_clip, load_clip, read_frames, read_recipe_text
+from pusa_app.media.clips import (
+    ClipInfo,
+    check_clip,
+    count_frames,
+    load_clip,
+    read_frames,
+    read_recipe_text,
+    stream_clip,
+)
 from pusa_app.media.fit import Fit, Focus, Frames
 from pusa_app.media.images import ImageInfo, check_image, load_image
 from pusa_app.media.writer import ClipWriter, save_poster, write_gif
@@ -20,11 +28,13 @@ __all__ = [
     "ImageInfo",
     "check_clip",
     "check_image",
+    "count_frames",
     "load_clip",
     "load_image",
     "read_frames",
     "read_recipe_text",
     "remove_leftovers",
     "save_poster",
+    "stream_clip",
     "write_gif",
 ]

@@ -7,11 +7,15 @@ protocol or a pattern.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import os
 import subprocess
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
+from types import TracebackType
 from typing import IO
 
 import imageio_ffmpeg
@@ -66,36 +70,69 @@ def untrusted_input(path: StrPath, max_pixels: int) -> list[str]:
     ]
 
 
+class Process:
+    """An ffmpeg at work, as a context manager; it is gone when the block is left, in whatever way.
+
+    Its log is drained all the time. Its output is read only as asked for, so an ffmpeg that is ahead waits in its pipe;
+    `within` says how long one may wait for it in turn.
+    """
+
+    def __init__(self, arguments: list[str]) -> None:
+        self._command = command(*arguments)
+        self._late = threading.Event()
+
+    def __enter__(self) -> Process:
+        self._popen = subprocess.Popen(
+            self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        self._log = LogReader(self._popen)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._popen:
+            self._popen.kill()
+
+    @contextlib.contextmanager
+    def within(self, timeout: float) -> Iterator[None]:
+        """Kill ffmpeg when the block takes more than `timeout` seconds; what it waits for then ends as a short read."""
+        timer = threading.Timer(timeout, self._stop)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes of the output; fewer at its end."""
+        assert self._popen.stdout is not None
+        return self._popen.stdout.read(size)
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill a buffer of bytes from the output; returns how many there were, fewer than its length at the end."""
+        assert isinstance(self._popen.stdout, io.BufferedReader)
+        return self._popen.stdout.readinto(buffer)
+
+    def end(self, data: bytearray | None = None) -> Output:
+        """Wait until ffmpeg has ended by itself. Output beyond what was read makes it a cut one."""
+        if cut := bool(self.read(1)):
+            self._popen.kill()
+        code = self._popen.wait()
+        return Output(bytearray() if data is None else data, self._log.text(), code, self._late.is_set(), cut)
+
+    def _stop(self) -> None:
+        self._late.set()
+        self._popen.kill()
+
+
 def run(arguments: list[str], *, timeout: float, max_bytes: int) -> Output:
     """Run ffmpeg to its end, to `max_bytes` of output or to `timeout` seconds of wall-clock time."""
     data = bytearray()
-    with subprocess.Popen(
-        command(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        log = LogReader(process)
-        late = threading.Event()
-        timer = threading.Timer(timeout, _stop, (process, late))
-        timer.start()
-        cut = False
-        try:
-            while chunk := process.stdout.read(min(_CHUNK, max_bytes + 1 - len(data))):
-                data += chunk
-                if cut := len(data) > max_bytes:
-                    process.kill()
-                    break
-            code = process.wait()
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            timer.cancel()
-    return Output(data, log.text(), code, late.is_set(), cut)
-
-
-def _stop(process: subprocess.Popen[bytes], late: threading.Event) -> None:
-    late.set()
-    process.kill()
+    with Process(arguments) as process, process.within(timeout):
+        while chunk := process.read(min(_CHUNK, max_bytes - len(data))):
+            data += chunk
+        return process.end(data)
 
 
 class LogReader:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import re
+from collections.abc import Generator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -24,6 +27,7 @@ LOAD_TIMEOUT = 300.0
 
 RECIPE_KEY = "pusa_recipe"
 _MAX_TAG_BYTES = 16_000_000
+_MAX_LISTING_BYTES = 16_000_000  # ten minutes at 240 frames a second are 9 MB
 # Without these, ffmpeg's fast paths shift colours by a level or two and halve the resolution of chroma.
 _SWS = "flags=lanczos+accurate_rnd+full_chroma_int+full_chroma_inp"
 
@@ -62,6 +66,15 @@ def check_clip(path: StrPath) -> ClipInfo:
     return ClipInfo(width, height, fps, len(times), seconds)
 
 
+def count_frames(path: StrPath, fps: float) -> int:
+    """How many frames `load_clip` finds in a clip at `fps`. Raises MediaError as `check_clip`.
+
+    Only decoding tells, so it costs about what reading the clip costs; the answer is kept while the file is the same.
+    """
+    status = readable_file(path, "clip").stat()
+    return _count_frames(os.path.abspath(path), fps, (status.st_mtime_ns, status.st_size))
+
+
 def load_clip(
     path: StrPath,
     width: int,
@@ -78,47 +91,67 @@ def load_clip(
     The clip is brought to `fps` by dropping or repeating frames. The whole clip up to the last wanted frame is decoded,
     since frame numbers are exact only so. Raises MediaError as `check_clip`, and when the clip is too short.
     """
+    # max: a length that is none is refused by the stream, in its words.
+    chunk = max(num_frames, 1)
+    (frames,) = stream_clip(
+        path, width, height, fps=fps, start=start, num_frames=num_frames, fit=fit, focus=focus, chunk=chunk
+    )
+    return frames
+
+
+def stream_clip(
+    path: StrPath,
+    width: int,
+    height: int,
+    *,
+    fps: float,
+    start: int = 0,
+    num_frames: int | None = None,
+    fit: Fit = "crop",
+    focus: Focus = (0.5, 0.5),
+    chunk: int = 16,
+) -> Generator[Frames, None, None]:
+    """The frames of `load_clip` in pieces of `chunk` frames (the last one may be shorter), as they are decoded.
+
+    None as `num_frames`: up to the end of the clip. Each piece is a uint8 (n, height, width, 3) array of its own;
+    memory does not grow with the clip. The file is checked at once; one ffmpeg runs from the first piece on and is
+    killed when the generator is closed. A piece may take LOAD_TIMEOUT seconds; the caller may take any time between
+    two of them. Raises MediaError as `load_clip`; that the clip is too short is known, and said, only after the frames
+    that it has.
+    """
+    if min(chunk, width, height) < 1:
+        raise ValueError(f"chunk, width and height must be at least 1, not {chunk}, {width} and {height}")
     info = check_clip(path)
     name = label(path)
-    if num_frames < 1 or start < 0:
-        raise MediaError(f"{num_frames} frames from frame {start} on of {name} is not a part of a clip.")
-    size = num_frames * height * width * 3
-    if size > MAX_DECODED_BYTES:
-        raise MediaError(
-            f"{num_frames} frames of {width}x{height} do not fit in memory: ask for fewer or smaller ones."
-        )
+    if start < 0 or (num_frames is not None and num_frames < 1):
+        frames = "The frames" if num_frames is None else f"{num_frames} frames"
+        raise MediaError(f"{frames} from frame {start} on of {name} is not a part of a clip.")
+    limit = int((MAX_CLIP_SECONDS + 10) * fps) + 1 if num_frames is None else num_frames
+    piece = min(chunk, limit)
+    if piece * height * width * 3 > MAX_DECODED_BYTES:
+        raise MediaError(f"{piece} frames of {width}x{height} do not fit in memory: ask for fewer or smaller ones.")
     inner = scaled_size((info.width, info.height), (width, height), fit)
     filters = [
         _at_rate(fps),
-        f"trim=start_frame={start}:end_frame={start + num_frames}",
+        f"trim=start_frame={start}:end_frame={start + limit}",
         f"scale={inner[0]}:{inner[1]}:{_SWS}",
         # Before the crop: in yuv420p ffmpeg would move the box to an even pixel.
         "format=rgb24",
         _framing(inner, (width, height), fit, focus),
     ]
-    data = _decode(name, path, filters, num_frames, size)
-    got = len(data) // (height * width * 3)
-    if got < num_frames:
-        have = _count_frames(path, fps)
-        wanted = f"{num_frames} are asked for" + (f" from frame {start} on" if start else "")
-        raise MediaError(
-            f"{name} has {have} frames at {fps:g} frames a second, but {wanted}: "
-            "use a longer clip, or ask for fewer frames."
-        )
-    return np.frombuffer(data, dtype=np.uint8).reshape(num_frames, height, width, 3)
+    pieces = _decode(name, path, filters, (width, height), limit, piece)
+    return _enough(pieces, path, fps, start, 1 if num_frames is None else num_frames)
 
 
 def read_frames(path: StrPath) -> Frames:
     """All frames of a clip at its own size and rate: uint8 (n, height, width, 3)."""
     info = check_clip(path)
     name = label(path)
-    frame = info.height * info.width * 3
-    if info.num_frames * frame > MAX_DECODED_BYTES:
+    if info.num_frames * info.height * info.width * 3 > MAX_DECODED_BYTES:
         raise MediaError(f"{name} does not fit in memory: use a shorter or smaller clip.")
     filters = [f"scale={info.width}:{info.height}:{_SWS}", "format=rgb24"]
-    data = _decode(name, path, filters, info.num_frames, info.num_frames * frame)
-    whole = len(data) // frame
-    return np.frombuffer(data, dtype=np.uint8)[: whole * frame].reshape(whole, info.height, info.width, 3)
+    pieces = list(_decode(name, path, filters, (info.width, info.height), info.num_frames, info.num_frames))
+    return pieces[0] if pieces else np.empty((0, info.height, info.width, 3), np.uint8)
 
 
 def read_recipe_text(path: StrPath) -> str:
@@ -160,20 +193,53 @@ def _framing(inner: tuple[int, int], target: tuple[int, int], fit: Fit, focus: F
     return f"crop={target[0]}:{target[1]}:{x}:{y}"
 
 
-def _decode(name: str, path: StrPath, filters: list[str], num_frames: int, size: int) -> bytearray:
+def _decode(
+    name: str, path: StrPath, filters: list[str], size: tuple[int, int], limit: int, chunk: int
+) -> Generator[Frames, None, None]:
+    """Up to `limit` frames of `size` (width, height), `chunk` at a time. Raises MediaError when ffmpeg fails."""
     arguments = [
         *_ffmpeg.untrusted_input(path, MAX_CLIP_PIXELS),
-        *("-map", "0:V:0", "-vf", ",".join(filters), "-fps_mode", "passthrough", "-frames:v", str(num_frames)),
+        *("-map", "0:V:0", "-vf", ",".join(filters), "-fps_mode", "passthrough", "-frames:v", str(limit)),
         *("-pix_fmt", "rgb24", "-f", "rawvideo", "pipe:1"),
     ]
-    output = _ffmpeg.run(arguments, timeout=LOAD_TIMEOUT, max_bytes=size)
-    if not output.ok:
-        raise _explain(name, output, LOAD_TIMEOUT)
-    return output.data
+    left = limit
+    with _ffmpeg.Process(arguments) as process:
+        while left:
+            frames = np.empty((min(chunk, left), size[1], size[0], 3), np.uint8)
+            with process.within(LOAD_TIMEOUT):
+                whole = process.read_into(frames.data.cast("B")) // frames[0].nbytes
+                left = left - whole if whole == len(frames) else 0
+                # The last frames are given only when ffmpeg has ended well: they may be all that it could read.
+                output = None if left else process.end()
+            if output is not None and not output.ok:
+                raise _explain(name, output, LOAD_TIMEOUT)
+            if whole:
+                yield frames[:whole]
 
 
-def _count_frames(path: StrPath, fps: float) -> int:
-    output = _run(label(path), path, ["-vf", f"{_at_rate(fps)},scale=16:16"], LOAD_TIMEOUT)
+def _enough(
+    pieces: Generator[Frames, None, None], path: StrPath, fps: float, start: int, num_frames: int
+) -> Generator[Frames, None, None]:
+    """Pass the pieces on. Raises MediaError after them when they held fewer than `num_frames` frames."""
+    got = 0
+    with contextlib.closing(pieces):
+        for frames in pieces:
+            got += len(frames)
+            yield frames
+    if got < num_frames:
+        wanted = f"{num_frames} are asked for" + (f" from frame {start} on" if start else "")
+        raise MediaError(
+            f"{label(path)} has {count_frames(path, fps)} frames at {fps:g} frames a second, but {wanted}: "
+            "use a longer clip, or ask for fewer frames."
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _count_frames(path: str, fps: float, version: tuple[int, int]) -> int:
+    """`version` (time of change, size) makes a file that was replaced another one."""
+    check_clip(path)
+    small = ["-vf", f"{_at_rate(fps)},scale=16:16", "-fps_mode", "passthrough"]
+    output = _run(label(path), path, small, LOAD_TIMEOUT)
     return len(_times(label(path), output))
 
 
@@ -190,7 +256,7 @@ def _run(name: str, path: StrPath, arguments: list[str], timeout: float, strict:
             *("-map", "0:V:0", "-t", str(MAX_CLIP_SECONDS + 10), *arguments, "-f", "framecrc", "pipe:1"),
         ],
         timeout=timeout,
-        max_bytes=200 * MAX_CLIP_FRAMES,
+        max_bytes=_MAX_LISTING_BYTES,
     )
     if not output.ok:
         raise _explain(name, output, timeout)

@@ -27,12 +27,14 @@ from pusa_app.media import (
     ClipWriter,
     check_clip,
     check_image,
+    count_frames,
     load_clip,
     load_image,
     read_frames,
     read_recipe_text,
     remove_leftovers,
     save_poster,
+    stream_clip,
     write_gif,
 )
 from pusa_app.media import _ffmpeg as ffmpeg_room
@@ -45,8 +47,10 @@ READERS: list[Callable[[Path], object]] = [
     read_frames,
     read_recipe_text,
     lambda path: load_clip(path, 32, 32, fps=24, num_frames=2),
+    lambda path: list(stream_clip(path, 32, 32, fps=24)),
+    lambda path: count_frames(path, 24),
 ]
-READER_NAMES = ["check", "frames", "recipe", "load"]
+READER_NAMES = ["check", "frames", "recipe", "load", "stream", "count"]
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="uses signals, limits or special files of POSIX")
 
