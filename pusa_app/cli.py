@@ -320,16 +320,12 @@ def read_recipe(path: Path) -> Recipe:
 
 def _beside(recipe: Recipe, folder: Path) -> Recipe:
     """Finds sources that are named as seen from the video's folder, which is how the page writes them."""
-    keyframes = []
-    for keyframe in recipe.timeline.keyframes:
-        path = folder / keyframe.source.path
+
+    def found(path: str) -> str:
         # os.path: a name that no file system takes is just not there.
-        if not os.path.exists(keyframe.source.path) and os.path.exists(path):
-            source = keyframe.source.model_copy(update={"path": str(path)})
-            keyframe = keyframe.model_copy(update={"source": source})  # noqa: PLW2901 - the same keyframe, found
-        keyframes.append(keyframe)
-    timeline = recipe.timeline.model_copy(update={"keyframes": tuple(keyframes)})
-    return recipe.model_copy(update={"timeline": timeline})
+        return path if os.path.exists(path) or not os.path.exists(folder / path) else str(folder / path)
+
+    return recipe.with_paths(found)
 
 
 def _holds_video(path: Path) -> bool:
@@ -364,7 +360,7 @@ def _build_recipe(
 ) -> Recipe:
     from pusa_app.studio import new_recipe
 
-    noise = {"noise": card.spec.image_noise}
+    noise = {"noise": card.spec.noise.start}
     return new_recipe(
         card,
         task,
@@ -391,8 +387,8 @@ def _checked_out(out: Path, recipe: Recipe | None = None) -> Path:
     _check_folder(out.absolute().parent)
     if out.exists() and not os.access(out, os.W_OK):
         raise RecipeError(f"The output {out} cannot be overwritten: it is read-only.")
-    sources = () if recipe is None else recipe.timeline.keyframes
-    if out.exists() and any(os.path.exists(k.source.path) and out.samefile(k.source.path) for k in sources):
+    sources = [] if recipe is None else recipe.paths
+    if out.exists() and any(os.path.exists(path) and out.samefile(path) for path in sources):
         raise RecipeError(f"The output {out} is also a source of this video: choose another name.")
     return out.absolute()
 

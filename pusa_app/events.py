@@ -11,13 +11,15 @@ Phase = Literal["waiting", "loading", "encoding", "sampling", "decoding", "writi
 
 @dataclass(frozen=True)
 class Progress:
-    """Step `step` of `steps` of a phase is done; `seconds` since the run began."""
+    """Step `step` of `steps` of a phase is done; `seconds` since the run began; `part`, from 0, of `parts` is made."""
 
     phase: Phase
     step: int = 0
     steps: int = 0
     seconds: float = 0.0
     sequence: int = 0
+    part: int = 0
+    parts: int = 1
 
 
 @dataclass(frozen=True)

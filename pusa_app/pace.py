@@ -27,7 +27,8 @@ class Pace:
         if self._first is None or self._last is None or self._last.step <= self._first.step:
             return None
         per_step = (self._last.seconds - self._first.seconds) / (self._last.step - self._first.step)
-        return max(0.0, per_step * (self._last.steps - self._last.step))
+        later = self._last.parts - self._last.part - 1
+        return max(0.0, per_step * (self._last.steps - self._last.step + later * self._last.steps))
 
 
 def clock(seconds: float) -> str:

@@ -19,7 +19,7 @@ from pusa_app.jobs import EventLog, Job, JobStore, MemoryStore, Supervisor, new_
 from pusa_app.models import ModelCard, get_card, list_cards
 from pusa_app.pace import Pace
 from pusa_app.settings import Settings
-from pusa_app.timeline import FrameGrid, Keyframe, Recipe, build, frames_for_slots, get_task
+from pusa_app.timeline import FrameGrid, Given, Keyframe, Options, Recipe, Timeline, build, get_task, plan_of
 
 # A clip may have this many times the pixels that its model was made for; more is noise and hours of waiting.
 MAX_AREA = 4
@@ -58,6 +58,8 @@ def new_recipe(
     guidance: float | None = None,
     seed: int = 0,
     schedule: dict[str, Any] | None = None,
+    options: Options | dict[str, Any] | None = None,
+    color_match: bool | None = None,
 ) -> Recipe:
     """A recipe for a model; what is None is the model's own. size is (width, height) in pixels.
 
@@ -86,6 +88,8 @@ def new_recipe(
         "guidance": spec.guidance if guidance is None else guidance,
         "seed": seed,
         "schedule": schedule,
+        "options": options or {},
+        "color_match": get_task(task).color_match if color_match is None else color_match,
     }
     return build(Recipe, fields, what="recipe")
 
@@ -118,27 +122,47 @@ def check_recipe(recipe: Recipe, max_steps: int = MAX_STEPS, sources: bool = Tru
         )
     if recipe.steps > max_steps:
         raise RecipeError(f"{recipe.steps} steps are too many: use at most {max_steps}.")
-    problems = (task.check(timeline) if sources else []) + timeline.problems(spec.size_multiple)
-    if problems:
+    if any(k.source.kind == "part" for k in timeline.keyframes):
+        raise RecipeError("Frames of another part cannot be keyframes of the first: use a picture or a clip.")
+    if problems := timeline.problems(spec.size_multiple):
         raise RecipeError(problems[0])
-    for keyframe in timeline.keyframes if sources else ():
-        _check_source(keyframe, timeline.grid)
+    if sources:
+        for part in plan_of(recipe).parts:
+            _check_part(part)
     return card
 
 
+def given_clip(path: str | Path, fps: float, **more: Any) -> Given:
+    """A clip as a task takes it, with its exact length at `fps`; `more` are further fields of Given.
+
+    Raises MediaError when it is not a clip, RecipeError when a field cannot be.
+    """
+    from pusa_app.media import count_frames
+
+    return build(Given, {"path": str(path), "frames": count_frames(path, fps), **more}, what="clip")
+
+
+def _check_part(part: Timeline) -> None:
+    """Raises RecipeError or MediaError for keyframes that collide or whose files do not hold what is asked of them."""
+    if problems := part.problems():
+        raise RecipeError(problems[0])
+    for keyframe in part.keyframes:
+        _check_source(keyframe, part.grid)
+
+
 def _check_source(keyframe: Keyframe, grid: FrameGrid) -> None:
-    from pusa_app.media import check_clip, check_image
+    from pusa_app.media import check_image, count_frames
 
     source = keyframe.source
     if source.kind == "image":
         check_image(source.path)
+    if source.kind != "clip":
         return
-    have = round(check_clip(source.path).seconds * grid.fps)
-    wanted = source.start + frames_for_slots(keyframe.span, grid.temporal_stride)
-    # Rounding may hide one frame; `load_clip` counts exactly.
-    if have + 1 < wanted:
+    have = count_frames(source.path, grid.fps)
+    wanted = source.start + keyframe.num_frames(grid.temporal_stride)
+    if have < wanted:
         raise RecipeError(
-            f"{Path(source.path).name} has about {have} frames at {grid.fps:g} frames a second, but {wanted} are "
+            f"{Path(source.path).name} has {have} frames at {grid.fps:g} frames a second, but {wanted} are "
             "needed: use a longer clip, an earlier start or a shorter span."
         )
 
@@ -265,16 +289,13 @@ class Studio:
 
 def _with_own_sources(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with its sources copied into `folder`; the copy never has a name that the user chose."""
-    keyframes = []
-    for number, keyframe in enumerate(recipe.timeline.keyframes):
-        source = Path(keyframe.source.path)
-        suffix = source.suffix.lower() if re.fullmatch(r"\.[a-z0-9]{1,5}", source.suffix.lower()) else ""
-        copy = folder / f"source-{number}{suffix}"
-        shutil.copyfile(source, copy)
-        own = keyframe.source.model_copy(update={"path": str(copy)})
-        keyframes.append(keyframe.model_copy(update={"source": own}))
-    timeline = recipe.timeline.model_copy(update={"keyframes": tuple(keyframes)})
-    return recipe.model_copy(update={"timeline": timeline})
+    copies: dict[str, str] = {}
+    for number, path in enumerate(dict.fromkeys(recipe.paths)):  # a file that stands in several slots is copied once
+        suffix = Path(path).suffix.lower()
+        copy = folder / f"source-{number}{suffix if re.fullmatch(r'[.][a-z0-9]{1,5}', suffix) else ''}"
+        shutil.copyfile(path, copy)
+        copies[path] = str(copy)
+    return recipe.with_paths(copies.__getitem__)
 
 
 def _slug(text: str) -> str:

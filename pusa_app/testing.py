@@ -29,7 +29,7 @@ def enabled() -> bool:
 def card() -> ModelCard:
     """What the catalogue would say of the fake model."""
     from pusa_app.models.card import BackboneSpec, ModelCard
-    from pusa_app.timeline import ScheduleSpec
+    from pusa_app.timeline import TASKS, ScheduleSpec
 
     spec = BackboneSpec(
         family="fake",
@@ -51,7 +51,7 @@ def card() -> ModelCard:
         licence="Apache-2.0",
         folder=Path("."),
         spec=spec,
-        tasks=("text-to-video", "image-to-video"),
+        tasks=tuple(TASKS),
     )
 
 

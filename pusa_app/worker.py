@@ -157,12 +157,7 @@ class Worker:
 
 def _seen_from(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with its sources' paths relative to a folder: a shared video must not tell where it was made."""
-    keyframes = []
-    for keyframe in recipe.timeline.keyframes:
-        path = os.path.relpath(keyframe.source.path, folder)
-        keyframes.append(keyframe.model_copy(update={"source": keyframe.source.model_copy(update={"path": path})}))
-    timeline = recipe.timeline.model_copy(update={"keyframes": tuple(keyframes)})
-    return recipe.model_copy(update={"timeline": timeline})
+    return recipe.with_paths(lambda path: os.path.relpath(path, folder))
 
 
 def poster_of(result: Path) -> Path:

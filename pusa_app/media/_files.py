@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,14 +87,31 @@ def writing(name: str) -> Iterator[None]:
         raise MediaError(f"{name} cannot be written: {_reason(error)}.") from None
 
 
+@contextlib.contextmanager
+def scratch_folder(beside: StrPath | None) -> Iterator[Path]:
+    """A hidden folder for raw frames, removed at the end: in the folder `beside`, else in the system's.
+
+    Raises MediaError when it cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        with writing("The folder for unfinished frames"):
+            folder = tempfile.TemporaryDirectory(
+                prefix=_LEFTOVER_PREFIX, suffix=_LEFTOVER_SUFFIX, dir=beside, ignore_cleanup_errors=True
+            )
+        yield Path(stack.enter_context(folder))
+
+
 def remove_leftovers(folder: StrPath, older_than: float = 3600.0) -> int:
-    """Remove what killed writers left in `folder` more than `older_than` seconds ago; returns how many files."""
+    """Remove what killed writers left in `folder` more than `older_than` seconds ago; returns how many."""
     removed = 0
     for part in Path(folder).glob(f"{_LEFTOVER_PREFIX}*{_LEFTOVER_SUFFIX}"):
         # The age keeps a writer of another process safe.
         with contextlib.suppress(OSError):
             if time.time() - part.stat().st_mtime >= older_than:
-                part.unlink()
+                if part.is_dir():
+                    shutil.rmtree(part)
+                else:
+                    part.unlink()
                 removed += 1
     return removed
 

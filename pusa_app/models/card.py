@@ -15,6 +15,7 @@ from pusa_app.timeline import (
     Keyframe,
     ScheduleSpec,
     TaskName,
+    TaskNoise,
     Timeline,
     nearest_length,
 )
@@ -24,6 +25,7 @@ class BackboneSpec(BaseModel):
     """Geometry and defaults of a video model.
 
     spatial_stride is the VAE's, patch the transformer's: width and height divide by their product.
+    noise: what this model advises for the keyframes of the tasks.
     latent_space: normalized for diffusers models; pusa_raw for Pusa V0.5, whose sampler puts raw VAE latents into z.
     """
 
@@ -45,7 +47,7 @@ class BackboneSpec(BaseModel):
     schedule: ScheduleSpec
     latent_space: Literal["normalized", "pusa_raw"] = "normalized"
     max_text_tokens: int = Field(default=256, ge=1, le=100_000)
-    image_noise: float = Field(default=0.0, ge=0, le=1)
+    noise: TaskNoise = TaskNoise()
 
     @model_validator(mode="after")
     def _has_lengths(self) -> BackboneSpec:

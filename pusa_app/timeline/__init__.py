@@ -1,10 +1,23 @@
-"""Keyframes, slots, timelines, noise schedules and recipes: pure data, no torch, no gradio."""
+"""Keyframes, slots, timelines, noise schedules, tasks and recipes: pure data, no torch, no gradio."""
 
+from pusa_app.timeline.advice import Advice, Band, advise, in_words
+from pusa_app.timeline.builders import Given
 from pusa_app.timeline.grid import MAX_FRAMES, FrameGrid, frames_for_slots, nearest_length
+from pusa_app.timeline.options import Options, TaskNoise
+from pusa_app.timeline.plan import Kept, Made, Piece, Plan
 from pusa_app.timeline.recipe import MAX_SEED, Recipe, TaskName, build
+from pusa_app.timeline.remap import remap
 from pusa_app.timeline.schedule import MAX_STEPS, NoiseSchedule, ScheduleSpec
-from pusa_app.timeline.tasks import TASKS, Ask, Given, Task, get_task
-from pusa_app.timeline.timeline import MAX_SIDE, ClipSource, ImageSource, Keyframe, Timeline
+from pusa_app.timeline.tasks import TASKS, Ask, Task, get_task, plan_of
+from pusa_app.timeline.timeline import (
+    MAX_SIDE,
+    ClipSource,
+    ImageSource,
+    Keyframe,
+    PartSource,
+    Source,
+    Timeline,
+)
 
 __all__ = [
     "MAX_FRAMES",
@@ -12,20 +25,34 @@ __all__ = [
     "MAX_SIDE",
     "MAX_STEPS",
     "TASKS",
+    "Advice",
     "Ask",
+    "Band",
     "ClipSource",
     "FrameGrid",
     "Given",
     "ImageSource",
+    "Kept",
     "Keyframe",
+    "Made",
     "NoiseSchedule",
+    "Options",
+    "PartSource",
+    "Piece",
+    "Plan",
     "Recipe",
     "ScheduleSpec",
+    "Source",
     "Task",
     "TaskName",
+    "TaskNoise",
     "Timeline",
+    "advise",
     "build",
     "frames_for_slots",
     "get_task",
+    "in_words",
     "nearest_length",
+    "plan_of",
+    "remap",
 ]

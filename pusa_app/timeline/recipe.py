@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pusa_app.errors import RecipeError
+from pusa_app.timeline.options import Options
 from pusa_app.timeline.schedule import MAX_STEPS, ScheduleSpec
 from pusa_app.timeline.timeline import Timeline
 
 M = TypeVar("M", bound=BaseModel)
-RECIPE_VERSION: Final = 1
+RECIPE_VERSION: Final = 2
 MAX_RECIPE_CHARS = 1_000_000
 MAX_SEED = 2**63 - 1
 Text = Annotated[str, Field(max_length=10_000)]
@@ -33,21 +35,46 @@ TaskName = Literal[
 class Recipe(BaseModel):
     """Everything that decides the frames of a clip. The same recipe on the same machine gives the same video.
 
-    guidance 1 turns classifier-free guidance off; schedule None means the model's own.
+    guidance 1 turns classifier-free guidance off; schedule None means the model's own. Part k of a run in several parts
+    draws its noise from seed + k. color_match: made frames get the colours of the known frames that they meet.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = RECIPE_VERSION
+    version: Literal[1, 2] = RECIPE_VERSION
     task: TaskName
     model: str = Field(default="mini", min_length=1, max_length=500)
     prompt: Text = ""
     negative_prompt: Text = ""
     timeline: Timeline
+    options: Options = Options()
+    color_match: bool = False
     steps: int = Field(ge=1, le=MAX_STEPS)
     guidance: float = Field(ge=0, le=100, allow_inf_nan=False)
     seed: int = Field(ge=0, le=MAX_SEED)
     schedule: ScheduleSpec | None = None
+
+    @model_validator(mode="after")
+    def _clips_mean_the_same(self) -> Recipe:
+        # In version 1 a clip in a later slot stood for the last frame of its first slot and what follows it.
+        if self.version == 1 and any(k.source.kind == "clip" and k.slot > 0 for k in self.timeline.keyframes):
+            raise ValueError("it is of version 1, where clips in later slots meant other frames: make it anew")
+        return self
+
+    @property
+    def paths(self) -> list[str]:
+        """The files of its keyframes, in their order."""
+        return [k.source.path for k in self.timeline.keyframes if k.source.kind != "part"]
+
+    def with_paths(self, change: Callable[[str], str]) -> Recipe:
+        """The same recipe with other names for its files."""
+        keyframes = []
+        for keyframe in self.timeline.keyframes:
+            source = keyframe.source
+            if source.kind != "part":
+                source = source.model_copy(update={"path": change(source.path)})
+            keyframes.append(keyframe.model_copy(update={"source": source}))
+        return self.model_copy(update={"timeline": self.timeline.having(*keyframes)})
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2)

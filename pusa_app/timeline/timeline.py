@@ -11,11 +11,12 @@ from pusa_app.timeline.grid import FrameGrid
 from pusa_app.timeline.schedule import Unit
 
 MAX_SIDE = 8192
+MAX_START = 10_000_000
 PathText = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 class ImageSource(BaseModel):
-    """One picture."""
+    """One picture. In a later slot than the first it is the last of the slot's frames."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["image"] = "image"
@@ -23,21 +24,32 @@ class ImageSource(BaseModel):
 
 
 class ClipSource(BaseModel):
-    """Frames of a clip from `start` on, at the timeline's frame rate; the span of the keyframe says how many."""
+    """Frames of a clip from `start` on, counted at the timeline's frame rate; the keyframe's slots say how many."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["clip"] = "clip"
     path: PathText
-    start: int = Field(default=0, ge=0, le=10_000_000)
+    start: int = Field(default=0, ge=0, le=MAX_START)
 
 
-Source = Annotated[ImageSource | ClipSource, Field(discriminator="kind")]
+class PartSource(BaseModel):
+    """Frames that an earlier part of the same run made, from `start` on; still: that one frame as a picture."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["part"] = "part"
+    part: int = Field(ge=0, le=100_000)
+    start: int = Field(default=0, ge=0, le=MAX_START)
+    still: bool = False
+
+
+Source = Annotated[ImageSource | ClipSource | PartSource, Field(discriminator="kind")]
 
 
 class Keyframe(BaseModel):
     """A source placed on `span` slots from `slot` on.
 
-    noise: 0 keeps the source as it is, 1 ignores it; one number, or one per slot of the span.
+    noise: 0 keeps the source as it is, 1 ignores it; one number, or one per slot of the span. fit and focus say how a
+    source of another shape is brought to the clip's: cropped around the focus (x, y in [0, 1]), or padded.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,9 +65,14 @@ class Keyframe(BaseModel):
     def _one_noise_per_slot(self) -> Keyframe:
         if isinstance(self.noise, tuple) and len(self.noise) != self.span:
             raise ValueError(f"{len(self.noise)} noise values for a span of {self.span} slots")
-        if self.source.kind == "image" and self.span != 1:
+        if self.still and self.span != 1:
             raise ValueError("a picture fills one slot; give it a span of 1")
         return self
+
+    @property
+    def still(self) -> bool:
+        """Whether the source is one picture."""
+        return self.source.kind == "image" or (self.source.kind == "part" and self.source.still)
 
     @property
     def noises(self) -> tuple[float, ...]:
@@ -65,6 +82,17 @@ class Keyframe(BaseModel):
     @property
     def slots(self) -> range:
         return range(self.slot, self.slot + self.span)
+
+    def num_frames(self, temporal_stride: int) -> int:
+        """How many frames of its source it uses: one for a picture, else all frames of its slots."""
+        if self.still:
+            return 1
+        return self.span * temporal_stride - (temporal_stride - 1 if self.slot == 0 else 0)
+
+    def frames(self, temporal_stride: int) -> range:
+        """The frames of the timeline that its source stands for, one to one."""
+        stop = (self.slot + self.span - 1) * temporal_stride + 1
+        return range(stop - self.num_frames(temporal_stride), stop)
 
 
 class Timeline(BaseModel):
@@ -76,6 +104,10 @@ class Timeline(BaseModel):
     width: int = Field(ge=8, le=MAX_SIDE)
     height: int = Field(ge=8, le=MAX_SIDE)
     keyframes: tuple[Keyframe, ...] = Field(default=(), max_length=1000)
+
+    def having(self, *keyframes: Keyframe) -> Timeline:
+        """The same clip with these keyframes and no others."""
+        return self.model_copy(update={"keyframes": keyframes})
 
     def problems(self, size_multiple: int = 1) -> list[str]:
         """What keeps this timeline from being rendered, a sentence each; an empty list means that it can be."""

@@ -19,7 +19,7 @@ from diffusers import AutoencoderKLMochi, FlowMatchEulerDiscreteScheduler
 from pusa_app.backbones.mochi import VectorizedMochiTransformer3DModel
 from pusa_app.backbones.mochi.preview import LatentPreview, fit_preview
 from pusa_app.models.card import BackboneSpec
-from pusa_app.timeline import ScheduleSpec
+from pusa_app.timeline import TASKS, ScheduleSpec
 from pusa_app.training.captions import MAX_TOKENS
 from pusa_app.training.clips import NUM_FRAMES, SIDE, draw, sample_spec
 from pusa_app.training.latents import LatentSet, encode_clips, read_shards, write_shards
@@ -196,7 +196,7 @@ def export(vae: AutoencoderKLMochi, model: TextToVelocity, data: LatentSet, out:
         "summary": "The built-in model: coloured shapes at 64x64, seconds on a CPU. Try every task with it.",
         "licence": "Apache-2.0",
         "spec": spec().model_dump(),
-        "tasks": ["text-to-video", "image-to-video"],
+        "tasks": list(TASKS),
     }
     _write_json(beside / "card.json", card)
     _fit_preview(vae, data).save(beside)

@@ -37,7 +37,8 @@ def picture(tmp_path):
 
 def recipe(spec, *keyframes, num_frames=19, **changes) -> Recipe:
     timeline = spec.timeline(num_frames, tuple(keyframes))
-    values = {"task": "keyframes", "timeline": timeline, "steps": 3, "guidance": 3.0, "seed": 7, "prompt": "a red ball"}
+    task = "keyframes" if keyframes else "text-to-video"
+    values = {"task": task, "timeline": timeline, "steps": 3, "guidance": 3.0, "seed": 7, "prompt": "a red ball"}
     return Recipe(**{**values, **changes})
 
 
@@ -51,14 +52,14 @@ class TestRun:
         assert np.abs(clip.frames[0].astype(int) - (220, 30, 60)).max() > 5
 
     def test_clip_keyframe_lands_in_its_slots(self, tmp_path):
-        """Frames of one colour each: the first latent of the clip comes from one frame, the next from six."""
+        """Slots of one colour each: slot 0 takes one frame of the clip, later slots six."""
         from pusa_app.media import ClipWriter
 
         source = tmp_path / "source.mp4"
         levels = np.repeat(np.array([40, 90, 140, 190], np.uint8), [1, 6, 6, 6])
         with ClipWriter(source, 64, 64, 12, quality=0) as writer:
             writer.write(np.broadcast_to(levels[:, None, None, None], (19, 64, 64, 3)).copy())
-        for slot, start, expected in ((0, 0, (40, 90)), (2, 6, (90, 140))):
+        for slot, start, expected in ((0, 0, (40, 90)), (2, 1, (90, 140))):
             keyframe = Keyframe(slot=slot, span=2, source=ClipSource(path=str(source), start=start))
             frames = render(recipe(FAKE_SPEC, keyframe, num_frames=31), FakeBackbone()).frames
             for offset, level in enumerate(expected):
@@ -221,7 +222,7 @@ class TestMochi:
         monkeypatch.setattr(tiny, "decode", lambda z: kept.append(z) or iter([np.zeros((19, 32, 32, 3), np.uint8)]))
         made = recipe(tiny_spec, Keyframe(slot=2, source=ImageSource(path=picture)))
         render(made, tiny)
-        pixels = module._frames_of(made.timeline.keyframes[0], made)
+        pixels = module.source_frames(made.timeline.keyframes[0], made.timeline)
         assert torch.equal(kept[0][:, 2], tiny.encode_frames(pixels)[:, 0])
 
     def test_latent_spaces(self, tiny_mochi, tiny, tiny_spec):

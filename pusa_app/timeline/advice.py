@@ -1,0 +1,104 @@
+"""Which noise, and where: what is known to work for a task, and what is known to fail.
+
+The ranges are those of the authors of Pusa (image to video 0 to 0.4; start and end 0.2 to 0.3 and 0.4 to 0.7; extension
+from a rising ramp to 0.4 or 0.5; see the project's README for sources) and of this project's own measurements.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from pydantic import BaseModel, ConfigDict
+
+from pusa_app.timeline.timeline import Keyframe, Timeline
+
+# Fewer free slots between two clean keyframes than this leave the model no time for a way between them.
+LEAST_FREE = 2
+
+
+class Band(BaseModel):
+    """The noise that is advised for one slot."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    slot: int
+    low: float
+    high: float
+
+
+class Advice(BaseModel):
+    """bands: one per slot that holds a keyframe; text: what to do, in a sentence or two; warnings: what will fail."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    bands: tuple[Band, ...] = ()
+    text: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+TEXTS: dict[str, str] = {
+    "text-to-video": "Every slot is free: all of it is made from the words.",
+    "image-to-video": "First frame: 0 keeps it exactly, 0.2 to 0.4 lets it move naturally.",
+    "start-end": "First frame 0 to 0.3; last frame 0.3 to 0.7, so that the motion can arrive in it.",
+    "keyframes": "0 is this exact frame, 0.2 to 0.4 this frame with natural motion, 0.7 only its composition.",
+    "transition": "Clip A's last slots 0 to 0.3, clip B's first slots 0 to 0.8: the freer, the softer the change.",
+    "loop": "Both ends nearly clean, so that the seam cannot be seen.",
+    "extend": "Clean slots go on most exactly; a ramp such as 0.1, 0.2, 0.3, 0.4 lets a new scene begin.",
+    "complete": "Keep both sides of the gap clean; raise the noise beside it when the joint looks stiff.",
+    "restyle": "0.5 keeps shapes and motion, 0.7 only the composition; above 0.85 little is left of the clip.",
+}
+
+
+def advise(task: str, timeline: Timeline) -> Advice:
+    """The advice for a task's timeline as it is now."""
+    bands = tuple(
+        Band(slot=slot, low=low, high=high)
+        for keyframe in timeline.keyframes
+        for slot in keyframe.slots
+        if slot < timeline.grid.num_slots
+        for low, high in (_range(task, keyframe, slot, timeline),)
+    )
+    return Advice(bands=bands, text=TEXTS.get(task, ""), warnings=tuple(_warnings(timeline)))
+
+
+def in_words(noise: float) -> str:
+    """What a multiplier means for a keyframe."""
+    if noise == 0:
+        return "this exact frame"
+    if noise < 0.2:
+        return "this frame, nearly exactly"
+    if noise <= 0.4:
+        return "this frame with natural motion"
+    if noise < 0.7:
+        return "loosely this frame"
+    return "only its composition" if noise < 1 else "ignored"
+
+
+def _range(task: str, keyframe: Keyframe, slot: int, timeline: Timeline) -> tuple[float, float]:
+    first, last = slot == 0, slot == timeline.grid.num_slots - 1
+    if task == "restyle":
+        return 0.5, 0.85
+    if keyframe.source.kind == "clip":
+        at_end = keyframe.slots.stop == timeline.grid.num_slots and keyframe.slot > 0
+        return (0.0, 0.8) if task == "transition" and at_end else (0.0, 0.4)
+    if task == "loop":
+        return 0.0, 0.3
+    if first:
+        return 0.0, 0.4
+    return (0.3, 0.7) if last else (0.2, 0.7)
+
+
+def _warnings(timeline: Timeline) -> list[str]:
+    found = []
+    multipliers = timeline.noise_multipliers()
+    if timeline.keyframes and all(m == 0 for m in multipliers):
+        return ["Every slot is clean: there is nothing to make. Leave a slot free or raise its noise."]
+    if timeline.keyframes and all(m >= 0.95 for m in multipliers):
+        found.append("The keyframes are nearly pure noise, so they are ignored: lower their noise.")
+    ordered = sorted(timeline.keyframes, key=lambda k: k.slot)
+    for before, after in itertools.pairwise(ordered):
+        free = after.slot - before.slots.stop
+        if 0 < free < LEAST_FREE and before.noises[-1] == 0 and after.noises[0] == 0:
+            found.append(
+                f"Only {free} slot is free between the clean slots {before.slots[-1]} and {after.slot}: "
+                "the picture will jump. Give it more room, or raise the noise of the later one to 0.3 or more."
+            )
+    return found
