@@ -5,7 +5,7 @@ Uploads are hostile until proven otherwise: what a file is follows from its cont
 dimension of it has a limit (images.MAX_IMAGE_PIXELS, clips.MAX_CLIP_*).
 """
 
-from pusa_app.media._files import remove_leftovers
+from pusa_app.media._files import remove_leftovers, scratch_folder, writing
 from pusa_app.media.clips import (
     ClipInfo,
     check_clip,
@@ -15,6 +15,7 @@ from pusa_app.media.clips import (
     read_recipe_text,
     stream_clip,
 )
+from pusa_app.media.color import ColorMatch
 from pusa_app.media.fit import Fit, Focus, Frames
 from pusa_app.media.images import ImageInfo, check_image, load_image
 from pusa_app.media.writer import ClipWriter, save_poster, write_gif
@@ -22,6 +23,7 @@ from pusa_app.media.writer import ClipWriter, save_poster, write_gif
 __all__ = [
     "ClipInfo",
     "ClipWriter",
+    "ColorMatch",
     "Fit",
     "Focus",
     "Frames",
@@ -35,6 +37,8 @@ __all__ = [
     "read_recipe_text",
     "remove_leftovers",
     "save_poster",
+    "scratch_folder",
     "stream_clip",
     "write_gif",
+    "writing",
 ]
