@@ -1,0 +1,237 @@
+// The whole: toolbar, history of changes, and the way to Python and back.
+
+const MAX_UNDO = 200;
+const SAME_STEP = 700;  // milliseconds in which presses of one key are one step of undo
+const PLAYER_LOOK = 1000;
+
+let past = [], future = [];
+let lastTag = null, lastTime = 0;
+
+// --- changes -----------------------------------------------------------------------------------------------------------
+
+/** Take a new value: one step of undo, drawn, and told to Python. False when it is not news. */
+function change(next, tag = null) {
+  if (essence(next) === essence(value)) return false;
+  const now = performance.now();
+  if (!(tag && tag === lastTag && now - lastTime < SAME_STEP)) remember();
+  lastTag = tag;
+  lastTime = now;
+  value = next;
+  settle();
+  return true;
+}
+
+function remember() {
+  past.push(value);
+  if (past.length > MAX_UNDO) past.shift();
+  future = [];
+}
+
+function settle() {
+  complain('');
+  draw();
+  commit();
+}
+
+function commit() {
+  props.value = structuredClone(value);
+  trigger('input', {});
+}
+
+function undo() { travel(past, future); }
+function redo() { travel(future, past); }
+
+function travel(from, to) {
+  if (!from.length || drag) return;
+  to.push(value);
+  value = from.pop();
+  lastTag = null;
+  forget();
+  settle();
+}
+
+/** Only what is there can be chosen. */
+function forget() {
+  const there = new Set(value?.keyframes.map(k => k.id));
+  const kept = [...chosen].filter(id => there.has(id));
+  // The focus falls to the page when its node goes: keep it in the editor, so that the keys go on working.
+  const lost = [...nodes].some(([id, { group }]) => !there.has(id) && group.contains(document.activeElement));
+  if (lost) root.focus({ preventScroll: true });
+  chosen = new Set(kept);
+  if (cursor !== null && value && cursor >= slotsOf(value.grid)) cursor = null;
+}
+
+function choose(ids, slot = null) {
+  chosen = new Set(ids);
+  cursor = ids.length ? null : slot;
+  shapeName = null;
+  draw();
+}
+
+/** A value that comes from Python is one step of undo as well. */
+function load() {
+  const next = props.value ? structuredClone(props.value) : null;
+  if (next && essence(next) === essence(value)) return;
+  if (drag) endDrag(false);
+  if (value && next) { remember(); lastTag = null; }
+  value = next;
+  inspected = '';
+  forget();
+  draw();
+}
+
+// --- toolbar -----------------------------------------------------------------------------------------------------------
+
+const title = make('h3', 'te-title', bar);
+const facts = make('span', 'te-facts', bar);
+const tools = make('div', 'te-tools', bar);
+const menus = [];
+let controls = {};
+
+function buildBar() {
+  closeMenus();
+  write(title, say('title'));
+  root.setAttribute('aria-label', say('title'));
+  cellLayer.setAttribute('aria-label', say('lane_label'));
+  tools.replaceChildren();
+  const group = () => make('div', 'te-group', tools);
+  const adding = group();
+  const tool = (parent, name, more) => button(`te-do-${name}`, parent, { title: say(name), ...more });
+  controls = {
+    add: tool(adding, 'add', { icon: 'plus', text: say('add'), title: say('add_title'), press: () => chooseFiles() }),
+    library: menu(adding, 'library', { text: say('library'), title: say('library_title') }, fillLibrary),
+    take: tool(adding, 'take', { text: say('take'), title: say('take_title'), press: takeFrame }),
+  };
+  const steps = group();
+  controls.undo = tool(steps, 'undo', { icon: 'undo', press: undo });
+  controls.redo = tool(steps, 'redo', { icon: 'redo', press: redo });
+  const sizes = group();
+  tool(sizes, 'zoom_out', { icon: 'minus', press: () => zoomBy(1 / 1.3) });
+  tool(sizes, 'fit', { text: say('fit'), title: say('fit_title'), press: zoomToFit });
+  tool(sizes, 'zoom_in', { icon: 'plus', press: () => zoomBy(1.3) });
+  const keeping = group();
+  controls.save = tool(keeping, 'save', { icon: 'save', press: save });
+  controls.load = tool(keeping, 'load', { icon: 'load', press: chooseSaved });
+  controls.clear = tool(keeping, 'clear', { icon: 'clear', press: clear });
+  menu(group(), 'help', { icon: 'help', title: say('help') }, fillHelp);
+}
+
+function drawBar() {
+  const busy = props.readonly;
+  for (const name of ['add', 'load']) controls[name].disabled = busy;
+  controls.undo.disabled = busy || !past.length;
+  controls.redo.disabled = busy || !future.length;
+  controls.clear.disabled = busy || !value.keyframes.length;
+  controls.library.hidden = busy || !(props.library ?? []).length;
+  root.classList.toggle('te-readonly', !!busy);
+  root.classList.toggle('te-scrolls', geo.total > viewWidth + 1);
+  lookForPlayer();
+}
+
+function clear() {
+  chosen = new Set();
+  change({ ...value, keyframes: [] });
+}
+
+/** A button with a panel that it opens. */
+function menu(parent, name, look, fill) {
+  const box = make('div', 'te-menu', parent);
+  const opener = button(`te-do-${name}`, box, { ...look, press: () => toggle() });
+  const panel = make('div', `te-panel te-panel-${name}`, box);
+  panel.hidden = true;
+  opener.setAttribute('aria-expanded', 'false');
+  const toggle = (open = panel.hidden) => {
+    if (open) { closeMenus(); panel.replaceChildren(); fill(panel, () => toggle(false)); }
+    panel.hidden = !open;
+    mark(opener, 'aria-expanded', open);
+  };
+  menus.push({ box, panel, close: () => { toggle(false); opener.focus(); } });
+  return box;
+}
+
+function closeMenus() {
+  const open = menus.filter(m => !m.panel.hidden);
+  for (const m of open) m.close();
+  return open.length > 0;
+}
+
+document.addEventListener('pointerdown', event => {
+  for (const m of menus) if (!m.panel.hidden && !m.box.contains(event.target)) m.close();
+}, { capture: true });
+
+function fillLibrary(panel, close) {
+  for (const entry of props.library ?? []) {
+    const item = button('te-entry', panel, { press: () => {
+      close();
+      const slot = freeSlot(value, nextSlot());
+      if (slot === null) complain(say('full'));
+      else trigger('library_pick', { id: entry.id, slot });
+    } });
+    if (entry.picture) picture(item, entry.picture);
+    make('span', '', item, entry.title);
+  }
+}
+
+function fillHelp(panel) {
+  const keys = make('dl', 'te-help', panel);
+  const arrows = `← →`;
+  for (const [combination, words] of [
+    ['Tab', 'help_tab'], [arrows, 'help_arrows'], ['Shift + ↑ ↓', 'help_shift'], ['Home End', 'help_ends'],
+    ['Del', 'help_delete'], ['Ctrl + Z, Y', 'help_undo'], ['Ctrl + C X V D', 'help_copy'], ['Esc', 'help_escape'],
+    [`Shift + ${say('key_click')}`, 'help_select'], [`Alt + ${say('key_drag')}`, 'help_fine'],
+    [`Ctrl + ${say('key_wheel')}`, 'help_wheel'],
+  ]) {
+    make('dt', '', keys, combination);
+    make('dd', '', keys, say(words));
+  }
+}
+
+// --- the player --------------------------------------------------------------------------------------------------------
+
+const playerVideo = () => {
+  try { return props.player ? document.querySelector(props.player) : null; } catch { return null; }
+};
+
+function lookForPlayer() {
+  const video = playerVideo();
+  const away = props.readonly || !(video && video.currentSrc && video.readyState > 0);
+  if (controls.take && controls.take.hidden !== away) controls.take.hidden = away;
+}
+
+/** The page, which knows the video, makes a picture of the frame and adds it. */
+function takeFrame() {
+  const video = playerVideo(), slot = freeSlot(value, nextSlot());
+  if (slot === null) complain(say('full'));
+  else if (video) trigger('take', { slot, seconds: video.currentTime });
+}
+
+const looking = setInterval(() => { if (element.isConnected) lookForPlayer(); else clearInterval(looking); }, PLAYER_LOOK);
+
+// --- start -------------------------------------------------------------------------------------------------------------
+
+function dress() {
+  buildBar();
+  drawAxis();
+  drawnGeo = null;
+  inspected = '';
+  for (const node of nodes.values()) node.k = null;
+}
+
+new ResizeObserver(([entry]) => {
+  if (drag || Math.abs(entry.contentRect.width - viewWidth) < 1) return;
+  viewWidth = entry.contentRect.width;
+  if (value) draw();
+}).observe(scroll);
+
+watch('value', load);
+watch('strings', () => { dress(); draw(); });
+watch(['advice', 'readonly', 'library', 'player'], () => { inspected = ''; draw(); });
+watch('notice', () => tell(props.notice));
+watch('result', drawResult);
+viewWidth = scroll.clientWidth;
+complain('');
+tell(props.notice);
+drawResult();
+dress();
+load();
+draw();

@@ -1,0 +1,148 @@
+// Keys and the clipboard.
+
+let copied = [];  // keyframes
+
+const isTyping = target => target.matches('input, textarea, select');
+
+root.addEventListener('keydown', event => {
+  if (!value) return;
+  if (event.key === 'Escape') { escape(event); return; }
+  // A field whose content is as it was has nothing to undo of its own.
+  const idle = event.target.dataset.dirty !== 'yes';
+  if ((event.ctrlKey || event.metaKey) && (!isTyping(event.target) || idle) && command(event)) { event.preventDefault(); return; }
+  if (isTyping(event.target) || props.readonly) return;
+  const { classList } = event.target;
+  const handled = classList.contains('te-card') ? keyOfCard(event)
+    : classList.contains('te-dot') ? keyOfHandle(event)
+      : classList.contains('te-cell') ? keyOfSlot(event) : false;
+  if (handled || deleteKey(event)) { event.preventDefault(); event.stopPropagation(); }
+});
+
+function escape(event) {
+  if (drag) endDrag(false);
+  else if (!closeMenus()) { if (chosen.size) choose([]); else return; }
+  event.preventDefault();
+  event.stopPropagation();
+}
+
+/** Undo, redo and duplicate; true when it was one of them. Copy, cut and paste come as events of their own. */
+function command(event) {
+  const key = event.key.toLowerCase();
+  if (props.readonly || drag) return false;
+  if (key === 'z') return event.shiftKey ? redo() : undo(), true;
+  if (key === 'y') return redo(), true;
+  if (key === 'd' && !isTyping(event.target)) return duplicate(), true;
+  return false;
+}
+
+function deleteKey(event) {
+  if (event.key !== 'Delete' && event.key !== 'Backspace') return false;
+  if (!tracks.contains(event.target) || !chosen.size) return false;
+  remove();
+  return true;
+}
+
+const noiseStep = event => event.altKey ? 0.01 : 0.05;
+
+function keyOfCard(event) {
+  const k = value.keyframes.find(x => x.id === event.target.parentNode.dataset.id);
+  const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
+  if (by && event.shiftKey) return change(louder(value, chosenKeys(), by * noiseStep(event)), 'noise'), true;
+  if (by) return moveBy(k, by), true;
+  if (event.key === 'Home') return change(stepped(value, k, 1, -1)), true;
+  if (event.key === 'End') return change(stepped(value, k, -1, geo.slots)), true;
+  if (event.key === 'Enter' || event.key === ' ') return inspector.querySelector('input')?.focus(), true;
+  return false;
+}
+
+function moveBy(k, by) {
+  const next = chosen.size > 1 ? moved(value, chosen, by) : stepped(value, k, by);
+  complain(change(next, 'move') ? '' : say('no_room'));
+}
+
+function keyOfHandle(event) {
+  const id = event.target.parentNode.dataset.id, index = Number(event.target.dataset.index);
+  const k = value.keyframes.find(x => x.id === id);
+  const by = { ArrowUp: 1, ArrowDown: -1, PageUp: 4, PageDown: -4, Home: -100, End: 100 }[event.key];
+  if (by) return change(louder(value, [k], by * noiseStep(event), index), 'noise'), true;
+  const to = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (!to) return false;
+  if (event.shiftKey) return change(louder(value, [k], to * noiseStep(event), index), 'noise'), true;
+  nodes.get(id).dots[index + to]?.focus();
+  return true;
+}
+
+function keyOfSlot(event) {
+  const slot = Number(event.target.dataset.slot);
+  const to = { ArrowLeft: slot - 1, ArrowRight: slot + 1, Home: 0, End: geo.slots - 1 }[event.key];
+  if (to !== undefined) {
+    choose([], clamp(to, 0, geo.slots - 1));
+    cells[cursor].box.focus();
+    return true;
+  }
+  if (event.key !== 'Enter' && event.key !== ' ') return false;
+  choose([], slot);
+  chooseFiles();
+  return true;
+}
+
+root.addEventListener('focusin', event => {
+  const key = event.target.closest('.te-key');
+  // A pointer has chosen already, and may have chosen several.
+  if (key && !chosen.has(key.dataset.id) && !drag && event.target.matches(':focus-visible')) choose([key.dataset.id]);
+});
+
+// --- the clipboard -----------------------------------------------------------------------------------------------------
+
+const mayCopy = event => value && chosen.size > 0 && !isTyping(event.target);
+
+/** Some text goes on the system's clipboard too, so that an older picture there does not come back with Ctrl+V. */
+function copy(event) {
+  if (!mayCopy(event)) return false;
+  copied = chosenKeys();
+  event.clipboardData.setData('text/plain', copied.map(k => keyframeText(value.grid, k)).join('\n'));
+  event.preventDefault();
+  return true;
+}
+
+root.addEventListener('copy', copy);
+root.addEventListener('cut', event => { if (!props.readonly && copy(event)) remove(); });
+root.addEventListener('paste', event => {
+  if (!value || props.readonly || isTyping(event.target)) return;
+  const files = [...event.clipboardData.files];
+  event.preventDefault();
+  if (files.length) addFiles(files);
+  else pasteKeys(copied);
+});
+
+function duplicate() { pasteKeys(chosenKeys()); }
+
+/** Copies of keyframes go into the next free slots. */
+function pasteKeys(keys) {
+  let next = value, from = nextSlot();
+  const ids = [];
+  for (const k of keys) {
+    const [grown, reason] = inserted(next, { ...k, id: newId() }, from);
+    if (!grown) { complain(say(reason, { ...k, stride: value.grid.temporal_stride })); break; }
+    next = grown;
+    const added = next.keyframes.at(-1);
+    ids.push(added.id);
+    from = endOf(added);
+  }
+  if (!ids.length) return;
+  chosen = new Set(ids);
+  change(next);
+  nodes.get(ids[0]).card.focus({ preventScroll: true });
+}
+
+function remove() {
+  const keys = inTime(value.keyframes), gone = chosenKeys();
+  if (!gone.length) return;
+  const after = keys.find(k => k.slot > gone.at(-1).slot) ?? keys.filter(k => !chosen.has(k.id)).at(-1);
+  const ids = chosen;
+  chosen = new Set(after ? [after.id] : []);
+  cursor = after ? null : gone[0].slot;
+  change({ ...value, keyframes: value.keyframes.filter(k => !ids.has(k.id)) });
+  const next = after ? nodes.get(after.id)?.card : cells[cursor]?.box;
+  next?.focus({ preventScroll: true });
+}
