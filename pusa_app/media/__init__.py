@@ -17,16 +17,19 @@ from pusa_app.media.clips import (
 )
 from pusa_app.media.color import ColorMatch
 from pusa_app.media.fit import Fit, Focus, Frames
+from pusa_app.media.grid import Cell, Grid
 from pusa_app.media.images import ImageInfo, check_image, load_image
 from pusa_app.media.writer import ClipWriter, save_poster, write_gif
 
 __all__ = [
+    "Cell",
     "ClipInfo",
     "ClipWriter",
     "ColorMatch",
     "Fit",
     "Focus",
     "Frames",
+    "Grid",
     "ImageInfo",
     "check_clip",
     "check_image",
