@@ -274,7 +274,7 @@ class TestRecipe:
         with pytest.raises(RecipeError, match="not valid at steps"):
             Recipe.from_json(recipe.to_json().replace('"steps": 5', '"steps": 0'))
         with pytest.raises(RecipeError, match="version 9"):
-            Recipe.from_json(recipe.to_json().replace('"version": 1', '"version": 9'))
+            Recipe.from_json(recipe.to_json().replace('"version": 2', '"version": 9'))
         with pytest.raises(RecipeError, match="far too long"):
             Recipe.from_json(" " * 2_000_000)
         for key, data in (("x" * 500_000, 1), ("version", 10**4000)):
