@@ -8,6 +8,7 @@ from pusa_app.timeline.plan import Kept, Made, Piece, Plan
 from pusa_app.timeline.recipe import MAX_SEED, Recipe, TaskName, build
 from pusa_app.timeline.remap import remap
 from pusa_app.timeline.schedule import MAX_STEPS, NoiseSchedule, ScheduleSpec
+from pusa_app.timeline.sweep import MAX_CELLS, Axis, PresetAxis, Sweep, is_sweep, new_sweep
 from pusa_app.timeline.tasks import TASKS, Ask, Task, get_task, plan_of
 from pusa_app.timeline.timeline import (
     MAX_SIDE,
@@ -20,6 +21,7 @@ from pusa_app.timeline.timeline import (
 )
 
 __all__ = [
+    "MAX_CELLS",
     "MAX_FRAMES",
     "MAX_SEED",
     "MAX_SIDE",
@@ -27,6 +29,7 @@ __all__ = [
     "TASKS",
     "Advice",
     "Ask",
+    "Axis",
     "Band",
     "ClipSource",
     "FrameGrid",
@@ -40,9 +43,11 @@ __all__ = [
     "PartSource",
     "Piece",
     "Plan",
+    "PresetAxis",
     "Recipe",
     "ScheduleSpec",
     "Source",
+    "Sweep",
     "Task",
     "TaskName",
     "TaskNoise",
@@ -52,7 +57,9 @@ __all__ = [
     "frames_for_slots",
     "get_task",
     "in_words",
+    "is_sweep",
     "nearest_length",
+    "new_sweep",
     "plan_of",
     "remap",
 ]
