@@ -1,4 +1,4 @@
-"""The two named endpoints for programs: `generate` hands in a job, `result` asks for it."""
+"""The named endpoints for programs: `generate` hands in a job, `result` asks for it, `timeline` checks a timeline."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import gradio as gr
 from gradio.data_classes import FileData
 
 from pusa_app.errors import RecipeError, UserError
-from pusa_app.studio import Studio, default_card
+from pusa_app.models import ModelCard
+from pusa_app.studio import Studio, card_of, default_card, given_clip, new_recipe
+from pusa_app.timeline import Given, Options, Timeline, advise, build, get_task
 from pusa_app.ui import strings
-from pusa_app.ui.form import Choices
 from pusa_app.ui.player import is_uploaded, publish
+from pusa_app.ui.timeline_editor import EditorValue, from_timeline, to_timeline
 
 OWNER = "api"
 
@@ -24,20 +26,53 @@ def add(studio: Studio) -> None:
     def generate(
         prompt: str,
         image: FileData | None = None,
-        noise: float = 0.0,
+        noise: float | None = None,
         frames: int | None = None,
         seed: int = 0,
         negative_prompt: str = "",
         steps: int | None = None,
         guidance: float | None = None,
         model: str = first,
+        task: str | None = None,
+        end: FileData | None = None,
+        clip: FileData | None = None,
+        clip_b: FileData | None = None,
+        options: dict | None = None,
+        timeline: dict | None = None,
+        color_match: bool | None = None,
     ) -> str:
-        """Queue a video and return the id of its job; with an image it is image-to-video."""
+        """Queue a video and return the id of its job.
+
+        task: by default image-to-video with an image, keyframes with a timeline, else text-to-video. options: fields of
+        the task such as {"direction": "both", "frames": 48} or {"gap": [13, 25]}. timeline: as the endpoint `timeline`
+        takes it; it stands instead of what the task would make of the files. noise: instead of the model's advice.
+        """
         try:
-            path = None if image is None else str(_uploaded(image))
-            task = "text-to-video" if path is None else "image-to-video"
-            choices = Choices(task, prompt, path, noise, frames, seed, negative_prompt, steps, guidance, model)
-            return studio.submit(choices.recipe(), OWNER).id
+            name = task or ("keyframes" if timeline else "image-to-video" if image else "text-to-video")
+            card = card_of(model)
+            chosen = build(Options, options or {}, what="options")
+            if timeline is None:
+                files = {"image": image, "end": end, "clip": clip, "clip_b": clip_b}
+                made = _built(card, name, {k: _uploaded(f) for k, f in files.items() if f}, noise, frames, chosen)
+            else:
+                made = to_timeline(EditorValue.model_validate(timeline))
+            if get_task(name).needs_prompt and not prompt.strip():
+                raise RecipeError(strings.PROMPT_MISSING)
+            recipe = new_recipe(
+                card,
+                name,
+                prompt=prompt.strip(),
+                negative_prompt=negative_prompt.strip(),
+                keyframes=made.keyframes,
+                num_frames=made.grid.num_frames if frames is None else frames,
+                size=(made.width, made.height),
+                steps=steps,
+                guidance=guidance,
+                seed=seed,
+                options=chosen,
+                color_match=color_match,
+            )
+            return studio.submit(recipe, OWNER).id
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
@@ -53,13 +88,47 @@ def add(studio: Studio) -> None:
             "phase": "" if progress is None else progress.phase,
             "step": 0 if progress is None else progress.step,
             "steps": 0 if progress is None else progress.steps,
+            "part": 0 if progress is None else progress.part,
+            "parts": 1 if progress is None else progress.parts,
             "seconds_left": left,
         }
         video = studio.result(found)
         return state, None if video is None else FileData(path=publish(video), orig_name=video.name)
 
+    def timeline(timeline: dict, task: str = "keyframes") -> tuple[dict[str, Any], dict[str, Any]]:
+        """A timeline as the editor holds it, unchanged, and what is to be said of it: noise per slot, problems, advice.
+
+        Its files are uploads of this page: {"path": ...} as the client's upload returns them.
+        """
+        checked = to_timeline(EditorValue.model_validate(timeline))
+        said = {
+            "noise_multipliers": list(checked.noise_multipliers()),
+            "problems": checked.problems(),
+            **advise(task, checked).model_dump(mode="json"),
+        }
+        return from_timeline(checked).model_dump(mode="json"), said
+
     gr.api(generate, api_name="generate")
     gr.api(result, api_name="result", concurrency_limit=None)
+    gr.api(timeline, api_name="timeline")
+
+
+def _built(
+    card: ModelCard, task: str, files: dict[str, Path], noise: float | None, frames: int | None, options: Options
+) -> Timeline:
+    """What a task makes of uploaded files."""
+    spec, given = card.spec, {}
+    for ask in get_task(task).asks:
+        if ask.name in files:
+            path = files[ask.name]
+            more = {} if noise is None else {"noise": noise}
+            given[ask.name] = (
+                build(Given, {"path": str(path), **more}, what="picture")
+                if ask.kind == "image"
+                else given_clip(path, spec.fps, **more)
+            )
+    blank = new_recipe(card, task, num_frames=frames).timeline
+    return get_task(task).timeline(blank, given, options, spec.noise)
 
 
 def _uploaded(file: Any) -> Path:

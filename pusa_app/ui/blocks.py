@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import gradio as gr
 
 from pusa_app.errors import UserError
 from pusa_app.jobs import Job
-from pusa_app.studio import Studio, cards, default_card
+from pusa_app.studio import Studio, card_of, cards, default_card
+from pusa_app.timeline import Recipe, Timeline
 from pusa_app.ui import api, strings
+from pusa_app.ui.choices import NAMES, Choices, told
 from pusa_app.ui.drawn import Drawn
-from pusa_app.ui.form import Choices, Form, new_seed, timeline_of, verdicts
-from pusa_app.ui.player import caption, idle, make_player, make_stage, publish, safe, stage_value
-from pusa_app.ui.timeline_editor import TimelineView, picture_of, timeline_value
+from pusa_app.ui.form import Form, new_seed, verdicts
+from pusa_app.ui.placing import continued, with_clip, with_frame
+from pusa_app.ui.player import caption, idle, make_player, make_stage, picture_of, publish, safe, stage_value
 
 HERE = Path(__file__).parent
 POLL_SECONDS = 0.4
@@ -56,17 +59,23 @@ class _Create:
         self.owner = gr.BrowserState("", storage_key="pusa-owner", secret=studio.secret())
         self.job = gr.State("")
         self.timer = gr.Timer(POLL_SECONDS, active=False)
+        self.form = Form(studio)
+        self.form.build_tabs()
         with gr.Row(elem_id="create", equal_height=False):
             with gr.Column(scale=5, min_width=320, elem_id="form"):
-                self.form = Form(studio)
+                self.form.build()
             with gr.Column(scale=7, min_width=320, elem_id="output"):
                 self.stage = make_stage()
                 self.player = make_player()
                 with gr.Row(elem_id="under", equal_height=True):
                     self.caption = gr.HTML("", elem_id="caption", visible=False)
+                    self.go_on = {
+                        "extend": gr.Button(strings.EXTEND, size="sm", visible=False, elem_id="extend", min_width=80),
+                        "loop": gr.Button(strings.LOOP, size="sm", visible=False, elem_id="loop", min_width=70),
+                    }
                     self.reuse = gr.Button(strings.REUSE, size="sm", visible=False, elem_id="reuse", min_width=150)
                     self.cancel = gr.Button(strings.CANCEL, size="sm", visible=False, elem_id="cancel", min_width=100)
-        self.timeline = TimelineView(self._timeline([c.value for c in self.form.inputs]))
+        self.form.build_timeline()
         with gr.Column(visible=False, elem_id="visit") as self.visit:
             gr.HTML(f"<h2>{strings.HISTORY}</h2>", elem_id="visit-title")
             self.history = Drawn([], script=HERE / "history.js", elem_id="history")
@@ -76,6 +85,7 @@ class _Create:
             self.stage,
             self.player,
             self.caption,
+            *self.go_on.values(),
             self.reuse,
             self.cancel,
             self.visit,
@@ -85,13 +95,6 @@ class _Create:
     def wire(self, page: gr.Blocks) -> None:
         form = self.form
         form.wire()
-        redraw = {"fn": self._redraw, "inputs": form.inputs, "outputs": self.timeline, **QUIET}
-        form.on_task(lambda event: event.then(**redraw))
-        gr.on(
-            [form.length.change, form.noise.change, form.picture.change, form.model.change],
-            trigger_mode="always_last",
-            **redraw,
-        )
         run: dict[str, Any] = {
             "fn": self._generate,
             "inputs": [self.owner, form.random, *form.inputs],
@@ -101,17 +104,22 @@ class _Create:
         }
         form.generate.click(**run)
         form.prompt.submit(**run)
-        for button, preset in form.preset_buttons:
+        for button, preset in form.example_buttons:
             fill = button.click(
-                lambda model, preset=preset: form.fill_preset(preset, model), form.model, form.filled, **QUIET
+                lambda model, preset=preset: form.fill(preset.example(card_of(model))), form.model, form.filled, **QUIET
             )
             fill.success(**run)
+        editor = form.timeline
+        taken = {"inputs": [self.owner, self.job, *form.inputs], "outputs": editor, **QUIET}
+        editor.take(self._take_frame, **taken)
+        editor.library_pick(self._take_clip, **taken)
         self.timer.tick(self._poll, [self.owner, self.job], self.view, trigger_mode="once", **POLLING)
         self.cancel.click(self._cancel, [self.owner, self.job], self.view, **QUIET)
         self.history.select(self._choose, self.owner, self.view, **QUIET)
-        self.reuse.click(self._reuse, [self.owner, self.job], [form.tabs, *form.shape, *form.filled], **QUIET).then(
-            **redraw
-        )
+        everything = [form.tabs, *form.shape, *form.filled]
+        self.reuse.click(self._reuse, [self.owner, self.job], everything, **QUIET)
+        for task, button in self.go_on.items():
+            button.click(self._going_on(task), [self.owner, self.job, form.model], everything, **QUIET)
         page.load(self._arrive, self.owner, [self.owner, *self.view], **QUIET)
 
     # --- events ------------------------------------------------------------------------------------------------------
@@ -163,21 +171,49 @@ class _Create:
         return self._show(job, owner)
 
     def _reuse(self, mark: str, job_id: str, request: gr.Request) -> list[Any]:
-        job = self._studio.job(job_id, _owner(mark, request))
+        job = self._mine(mark, job_id, request)
+        return self._filled(self._studio.recipe(job))
+
+    def _going_on(self, task: str) -> Callable[..., list[Any]]:
+        """The clip in the player becomes the clip of another task, with the same words."""
+
+        def go_on(mark: str, job_id: str, model: str, request: gr.Request) -> list[Any]:
+            job = self._mine(mark, job_id, request)
+            try:
+                return self._filled(continued(self._studio.recipe(job), task, self._video(job), card_of(model)))
+            except UserError as error:
+                raise gr.Error(str(error), print_exception=False) from None
+
+        return go_on
+
+    def _video(self, job: Job) -> Path:
+        video = self._studio.result(job)
+        if video is None:
+            raise gr.Error(strings.GONE, print_exception=False)
+        return video
+
+    def _filled(self, recipe: Recipe) -> list[Any]:
+        return [gr.update(selected=recipe.task), *self.form.shape_of(recipe.task), *self.form.fill(recipe)]
+
+    def _mine(self, mark: str, job_id: str, request: gr.Request) -> Job:
+        job = self._studio.job(str(job_id), _owner(mark, request))
         if job is None:
             raise gr.Error(strings.GONE, print_exception=False)
-        recipe = self._studio.recipe(job)
-        first = next((k for k in recipe.timeline.keyframes if k.source.kind == "image"), None)
-        picture = None if first is None else publish(Path(first.source.path))
-        shape = self.form.shape_of(recipe.task)
-        return [gr.update(selected=recipe.task), *shape, *self.form.fill_recipe(recipe, picture)]
+        return job
 
-    def _redraw(self, *values: Any) -> Any:
-        return self._timeline(values) or gr.skip()
+    def _take_frame(
+        self, mark: str, job_id: str, request: gr.Request, event: gr.EventData, *values: Any
+    ) -> dict[str, Any]:
+        """The frame on which the player stands becomes a keyframe."""
+        video = self._video(self._mine(mark, job_id, request))
+        return _placed(values, lambda timeline: with_frame(timeline, int(event.slot), video, float(event.seconds)))
 
-    def _timeline(self, values: Any) -> Any:
-        timeline = timeline_of(values)
-        return None if timeline is None else timeline_value(timeline)
+    def _take_clip(
+        self, mark: str, job_id: str, request: gr.Request, event: gr.EventData, *values: Any
+    ) -> dict[str, Any]:
+        """A clip made before is placed on the timeline."""
+        video = Path(publish(self._video(self._mine(mark, str(event.id), request))))
+        return _placed(values, lambda timeline: with_clip(timeline, int(event.slot), video))
 
     # --- what is seen ------------------------------------------------------------------------------------------------
 
@@ -197,6 +233,7 @@ class _Create:
             gr.update(
                 value="" if job is None or video is None else caption(self._studio, job), visible=video is not None
             ),
+            *(gr.update(visible=video is not None) for _ in self.go_on),
             gr.update(visible=job is not None and job.ended),
             gr.update(visible=going),
             gr.update(visible=bool(history)),
@@ -221,8 +258,18 @@ class _Create:
         return items
 
 
+def _placed(values: tuple[Any, ...], place: Callable[[Timeline], Timeline]) -> dict[str, Any]:
+    """An update of the editor after something was put on its timeline, or why it could not be."""
+    choices = Choices(*values)
+    try:
+        timeline = place(choices.current()[0])
+    except UserError as error:
+        return gr.update(notice=str(error))
+    return gr.update(value=timeline, notice="", **told(choices, timeline))
+
+
 def _named(values: tuple[Any, ...]) -> list[tuple[str, Any]]:
-    return list(zip(Choices.__dataclass_fields__, values, strict=True))
+    return list(zip(NAMES, values, strict=True))
 
 
 def _is_mark(mark: Any) -> bool:

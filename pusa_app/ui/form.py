@@ -3,107 +3,53 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.data_classes import ImageData
 
 from pusa_app.errors import MediaError, UserError
 from pusa_app.models import ModelCard
 from pusa_app.presets import Preset, presets
-from pusa_app.studio import Studio, card_of, cards, default_card, new_recipe
-from pusa_app.timeline import TASKS, Given, Recipe, Timeline, get_task
+from pusa_app.studio import Studio, card_of, cards, default_card
+from pusa_app.timeline import TASKS, Options, Recipe, Timeline, get_task
 from pusa_app.ui import strings
-from pusa_app.ui.player import is_uploaded, publish, safe
+from pusa_app.ui.choices import NAMES, Choices, asked_of, problems, told
+from pusa_app.ui.player import publish
+from pusa_app.ui.timeline_editor import TimelineEditor
+from pusa_app.ui.uploads import Field, no_note, note
 
 MAX_SHOWN_SEED = 2**31 - 1  # a browser's numbers are exact to 2**53; a short seed is easier to read out
 MAX_PROMPT = 2000
-
-
-class Picture(gr.Image):
-    """An upload as the path of its file. What it is, is found out by `pusa_app.media` and not by Gradio."""
-
-    def preprocess(self, payload: ImageData | None) -> str | None:
-        if payload is None or payload.path is None:
-            return None
-        if not is_uploaded(payload.path):
-            raise gr.Error(strings.NOT_UPLOADED, print_exception=False)
-        return payload.path
-
-    def get_block_name(self) -> str:
-        return "image"
-
-
-@dataclass(frozen=True)
-class Choices:
-    """The values of the form, in the order of its inputs. Numbers may be None where a field was emptied."""
-
-    task: str
-    prompt: str | None
-    image: str | None
-    noise: float | None
-    frames: int | None
-    seed: int | None
-    negative: str | None
-    steps: int | None
-    guidance: float | None
-    model: str
-
-    def blank(self) -> Timeline:
-        """A timeline of the wanted length without keyframes."""
-        spec = card_of(self.model).spec
-        return spec.timeline(spec.nearest_length(int(self.frames or spec.num_frames)))
-
-    def given(self) -> Mapping[str, Given]:
-        return {} if self.image is None else {"image": Given(path=self.image, noise=self.noise or 0.0)}
-
-    def recipe(self) -> Recipe:
-        """Raises RecipeError or ModelError with what is missing or wrong."""
-        task, card = get_task(self.task), card_of(self.model)
-        given = self.given() if task.asks else {}
-        return new_recipe(
-            card,
-            task.name,
-            prompt=(self.prompt or "").strip(),
-            negative_prompt=(self.negative or "").strip(),
-            keyframes=task.timeline(self.blank(), given).keyframes,
-            num_frames=None if self.frames is None else int(self.frames),
-            steps=None if self.steps is None else int(self.steps),
-            guidance=self.guidance,
-            seed=int(self.seed or 0),
-        )
+UPLOADS = {"image": "image", "end": "image", "clip": "clip", "clip_b": "clip"}
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 class Form:
-    """Builds the components in the Blocks that is open; `inputs` fit the fields of Choices."""
+    """The components of the form, in three places of the page: `build_tabs`, `build` and `build_timeline`.
+
+    `inputs` fit the fields of Choices.
+    """
 
     def __init__(self, studio: Studio) -> None:
-        first = default_card()
+        self._studio = studio
+        self._first = default_card()
         self._cards = {card.id: card for card in cards()}
+
+    # --- components --------------------------------------------------------------------------------------------------
+
+    def build_tabs(self) -> None:
         self.task = gr.State(next(iter(TASKS)))
         with gr.Tabs(elem_id="tasks") as self.tabs:
-            self._tabs = {name: gr.Tab(task.title, id=name) for name, task in TASKS.items() if name in first.tasks}
-        self._build(studio, first)
+            offered = [(name, task) for name, task in TASKS.items() if name in self._first.tasks]
+            self._tabs = {name: gr.Tab(task.title, id=name) for name, task in offered}
 
-    def _build(self, studio: Studio, card: ModelCard) -> None:
-        spec = card.spec
+    def build(self) -> None:
+        card = self._first
         self.help = gr.HTML(_help_of(self.task.value), elem_id="task-help")
-        ask = TASKS["image-to-video"].asks[0]
-        with gr.Group(visible=False, elem_id="picture-group") as self.picture_group:
-            self.picture = Picture(
-                label=ask.title,
-                type="filepath",
-                sources=["upload", "clipboard"],
-                height=220,
-                elem_id="picture",
-                buttons=[],
-            )
-            self.picture_note = gr.HTML(visible=False, elem_id="picture-note")
-            self.noise = gr.Slider(
-                0, 1, spec.image_noise, step=0.05, label=strings.NOISE, info=strings.NOISE_HELP, elem_id="noise"
-            )
+        self.fields = {name: Field(name, kind, "", visible=False) for name, kind in UPLOADS.items()}
+        self._build_options()
         self.prompt = gr.Textbox(
             label=strings.PROMPT,
             placeholder=strings.PROMPT_PLACEHOLDER,
@@ -112,7 +58,53 @@ class Form:
             max_length=MAX_PROMPT,
             elem_id="prompt",
         )
-        self._build_presets()
+        self._build_examples()
+        self._build_length(card)
+        self._build_advanced(card)
+        self.generate = gr.Button(strings.GENERATE, variant="primary", size="lg", elem_id="generate")
+
+    def _build_options(self) -> None:
+        """Choices that only some tasks have."""
+        with gr.Group(visible=False, elem_id="options") as self.options_group:
+            self.style = gr.Radio(strings.STYLES, value="bridge", label=strings.STYLE, visible=False, elem_id="style")
+            self.direction = gr.Radio(
+                strings.DIRECTIONS, value="forwards", label=strings.DIRECTION, visible=False, elem_id="direction"
+            )
+            with gr.Row(visible=False, elem_id="gap") as self.gap_row:
+                number: dict[str, Any] = {"precision": 0, "minimum": 0, "min_width": 120}
+                self.gap_first = gr.Number(None, label=strings.GAP_FIRST, elem_id="gap_first", **number)
+                self.gap_last = gr.Number(None, label=strings.GAP_LAST, elem_id="gap_last", **number)
+            self.more = gr.Number(
+                None,
+                label=strings.MORE["extend"],
+                info=strings.MORE_HELP,
+                precision=0,
+                minimum=1,
+                visible=False,
+                elem_id="more",
+            )
+            self.closing = gr.Slider(
+                0, 1, 0.0, step=0.05, label=strings.CLOSING, info=strings.CLOSING_HELP, visible=False, elem_id="closing"
+            )
+            self.result = gr.Radio(
+                strings.RESULTS, value="joined", label=strings.RESULT, visible=False, elem_id="result"
+            )
+
+    def _build_examples(self) -> None:
+        """A row of small buttons per task."""
+        self.example_rows: dict[str, gr.Row] = {}
+        self.example_buttons: list[tuple[gr.Button, Preset]] = []
+        for name in self._tabs:
+            fitting = [p for p in presets() if p.task == name]
+            shown = name == self.task.value
+            with gr.Row(visible=shown and bool(fitting), elem_classes="presets") as self.example_rows[name]:
+                gr.HTML(f'<span class="presets-title">{strings.EXAMPLES}</span>', elem_classes="presets-label")
+                for preset in fitting:
+                    button = gr.Button(preset.title, size="sm", min_width=0, elem_classes="preset")
+                    self.example_buttons.append((button, preset))
+
+    def _build_length(self, card: ModelCard) -> None:
+        spec = card.spec
         with gr.Group():
             self.length = gr.Slider(
                 spec.lengths()[0],
@@ -129,13 +121,16 @@ class Form:
                 )
                 self.dice = gr.Button(strings.DICE, size="sm", min_width=90, elem_id="dice")
                 self.random = gr.Checkbox(True, label=strings.RANDOM, container=False, min_width=150, elem_id="random")
+
+    def _build_advanced(self, card: ModelCard) -> None:
+        spec = card.spec
         with gr.Accordion(strings.ADVANCED, open=False, elem_id="advanced"):
             self.negative = gr.Textbox(
                 label=strings.NEGATIVE, info=strings.NEGATIVE_HELP, lines=1, max_length=MAX_PROMPT, elem_id="negative"
             )
             self.steps = gr.Slider(
                 1,
-                studio.settings.max_steps,
+                self._studio.settings.max_steps,
                 spec.steps,
                 step=1,
                 label=strings.STEPS,
@@ -143,7 +138,10 @@ class Form:
                 elem_id="steps",
             )
             self.guidance = gr.Slider(
-                1, 15, spec.guidance, step=0.1, label=strings.GUIDANCE, info=strings.GUIDANCE_HELP
+                1, 15, spec.guidance, step=0.1, label=strings.GUIDANCE, info=strings.GUIDANCE_HELP, elem_id="guidance"
+            )
+            self.color_match = gr.Checkbox(
+                False, label=strings.COLOR_MATCH, info=strings.COLOR_MATCH_HELP, elem_id="color-match"
             )
             self.model = gr.Dropdown(
                 [(c.title, c.id) for c in self._cards.values()],
@@ -153,81 +151,115 @@ class Form:
                 interactive=len(self._cards) > 1,
                 filterable=False,
             )
-        self.generate = gr.Button(strings.GENERATE, variant="primary", size="lg", elem_id="generate")
 
-    def _build_presets(self) -> None:
-        """A row of small buttons per task."""
-        self.preset_rows: dict[str, gr.Row] = {}
-        self.preset_buttons: list[tuple[gr.Button, Preset]] = []
-        for name in self._tabs:
-            fitting = [p for p in presets() if p.task == name]
-            shown = name == self.task.value
-            with gr.Row(visible=shown and bool(fitting), elem_classes="presets") as self.preset_rows[name]:
-                gr.HTML(f'<span class="presets-title">{strings.EXAMPLES}</span>', elem_classes="presets-label")
-                for preset in fitting:
-                    button = gr.Button(preset.title, size="sm", min_width=0, elem_classes="preset")
-                    self.preset_buttons.append((button, preset))
+    def build_timeline(self) -> None:
+        spec = self._first.spec
+        self.timeline = TimelineEditor(
+            spec.timeline(), player="#player video", slots_max=spec.grid(spec.lengths()[-1]).num_slots
+        )
 
     @property
     def inputs(self) -> list[Any]:
-        return [
-            self.task,
-            self.prompt,
-            self.picture,
-            self.noise,
-            self.length,
-            self.seed,
-            self.negative,
-            self.steps,
-            self.guidance,
-            self.model,
-        ]
+        files = {name: field.file for name, field in self.fields.items()}
+        named = {"frames": self.length}
+        return [files.get(name) or named.get(name) or getattr(self, name) for name in NAMES]
+
+    # --- tasks -------------------------------------------------------------------------------------------------------
 
     @property
     def shape(self) -> list[Any]:
         """What changes when a task is chosen."""
-        return [self.task, self.help, self.picture_group, *self.preset_rows.values()]
+        groups = [part for field in self.fields.values() for part in (field.group, field.file)]
+        options = [self.options_group, self.style, self.direction, self.gap_row, self.more, self.closing, self.result]
+        return [self.task, self.help, *groups, *options, self.color_match, *self.example_rows.values()]
 
-    def shape_of(self, task: str) -> list[Any]:
+    def shape_of(self, name: str) -> list[Any]:
         """Updates for `shape`."""
-        rows = [gr.update(visible=name == task) for name in self.preset_rows]
-        return [task, _help_of(task), gr.update(visible=bool(get_task(task).asks)), *rows]
+        task = get_task(name)
+        asks = {ask.name: ask for ask in task.asks}
+        groups: list[Any] = []
+        for field in self.fields:
+            ask = asks.get(field)
+            groups.append(gr.update(visible=ask is not None))
+            groups.append(gr.skip() if ask is None else gr.update(label=ask.title))
+        has = {option: option in task.options for option in Options.model_fields}
+        return [
+            name,
+            _help_of(name),
+            *groups,
+            gr.update(visible=bool(task.options)),
+            gr.update(visible=has["style"]),
+            gr.update(visible=has["direction"]),
+            gr.update(visible=has["gap"]),
+            gr.update(visible=has["frames"], label=strings.MORE.get(name, ""), value=None),
+            gr.update(visible=has["closing"]),
+            gr.update(visible=has["result"]),
+            task.color_match,
+            *(gr.update(visible=row == name and bool(_examples(name))) for row in self.example_rows),
+        ]
 
-    def on_task(self, then: Any) -> None:
-        """Wire the tabs; `then(event)` adds what follows a change of task."""
-        for name, tab in self._tabs.items():
-            then(
-                tab.select(
-                    lambda name=name: self.shape_of(name),
-                    outputs=self.shape,
-                    show_progress="hidden",
-                    api_visibility="private",
-                )
-            )
+    # --- wiring ------------------------------------------------------------------------------------------------------
 
     def wire(self) -> None:
         """What the form does by itself."""
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        self.dice.click(lambda: (new_seed(), False), outputs=[self.seed, self.random], **quiet)
-        self.length.change(
-            lambda frames, model: gr.update(info=length_info(card_of(model), frames)),
-            [self.length, self.model],
-            self.length,
+        self.dice.click(lambda: (new_seed(), False), outputs=[self.seed, self.random], **QUIET)
+        rebuild: dict[str, Any] = {"fn": self._rebuild, "inputs": self.inputs, "outputs": self.timeline, **QUIET}
+        for name, tab in self._tabs.items():
+            tab.select(lambda name=name: self.shape_of(name), outputs=self.shape, **QUIET).then(**rebuild)
+        for field in self.fields.values():
+            seen = field.file.upload(field.look, field.file, [field.file, field.note], **QUIET)
+            seen.then(**rebuild)
+            field.file.clear(no_note, None, field.note, **QUIET).then(**rebuild)
+        gr.on(
+            [self.style.input, self.direction.input, self.gap_first.change, self.gap_last.change],
             trigger_mode="always_last",
-            **quiet,
+            **rebuild,
         )
+        gr.on(
+            [self.timeline.input, self.more.change, self.result.change, self.closing.change],
+            self._tell,
+            self.inputs,
+            self.timeline,
+            trigger_mode="always_last",
+            **QUIET,
+        )
+        self.length.change(self._resize, self.inputs, [self.length, self.timeline], trigger_mode="always_last", **QUIET)
         self.model.change(
-            self._model_changed, self.model, [self.model, self.noise, self.length, self.steps, self.guidance], **quiet
+            self._model_changed, self.model, [self.model, self.length, self.steps, self.guidance], **QUIET
         )
-        self.picture.upload(_look_at_upload, self.picture, [self.picture, self.picture_note], **quiet)
-        self.picture.clear(no_note, None, self.picture_note, **quiet)
+
+    def _rebuild(self, *values: Any) -> Any:
+        """The task's timeline from what was given; what is wrong with that is told in the editor."""
+        choices = Choices(*values)
+        try:
+            # The task keyframes builds nothing: it goes on with what is there.
+            timeline = choices.current()[0] if choices.task == "keyframes" else choices.built()
+        except (MediaError, UserError) as error:
+            return gr.update(value=choices.blank(), **_warning(str(error)))
+        return gr.update(value=timeline, notice="", **told(choices, timeline))
+
+    def _tell(self, *values: Any) -> Any:
+        """The user edited: the timeline is his, only what is said of it changes."""
+        choices = Choices(*values)
+        try:
+            return gr.update(notice="", **told(choices, choices.timeline or choices.blank()))
+        except UserError as error:
+            return gr.update(**_warning(str(error)))
+
+    def _resize(self, *values: Any) -> list[Any]:
+        """Another length or model: keyframes move along, and it is said which."""
+        choices = Choices(*values)
+        info = gr.update(info=length_info(choices.card, choices.frames))
+        timeline, notes = choices.current()
+        if choices.timeline is not None and timeline == choices.timeline:
+            return [info, gr.skip()]
+        return [info, gr.update(value=timeline, notice=" ".join(notes), **told(choices, timeline))]
 
     def _model_changed(self, model: str) -> list[Any]:
         card = card_of(model)
         spec = card.spec
         return [
             gr.update(info=card.summary),
-            spec.image_noise,
             gr.update(
                 minimum=spec.lengths()[0],
                 maximum=spec.lengths()[-1],
@@ -239,109 +271,95 @@ class Form:
             spec.guidance,
         ]
 
+    # --- recipes into the form ---------------------------------------------------------------------------------------
+
     @property
     def filled(self) -> list[Any]:
-        """What a preset or a recipe fills."""
+        """What a recipe fills, without what the choice of its task changes."""
+        uploads = [part for field in self.fields.values() for part in (field.file, field.note)]
         return [
+            *uploads,
             self.prompt,
-            self.picture,
-            self.picture_note,
-            self.noise,
+            self.style,
+            self.direction,
+            self.more,
+            self.gap_first,
+            self.gap_last,
+            self.closing,
+            self.result,
+            self.timeline,
             self.length,
             self.seed,
             self.random,
             self.negative,
             self.steps,
             self.guidance,
+            self.color_match,
         ]
 
-    def fill_preset(self, preset: Preset, model: str) -> list[Any]:
-        """Updates for `filled`."""
-        spec = card_of(model).spec
-        picture = None if preset.image_path is None else publish(preset.image_path)
-        noise = spec.image_noise if preset.noise is None else preset.noise
+    def fill(self, recipe: Recipe) -> list[Any]:
+        """Updates for `filled`. Files are copied to where the page may show them; that one is gone is told."""
+        recipe, missing = _published(recipe)
+        given, options = asked_of(recipe), recipe.options
+        uploads: list[Any] = []
+        for name in self.fields:
+            uploads += [given.get(name), no_note()]
+        gap = (None, None) if options.gap is None else (options.gap[0], options.gap[1] - 1)
+        choices = self._choices_of(recipe)
+        editor = gr.update(value=recipe.timeline, notice=missing, **told(choices, recipe.timeline))
         return [
-            preset.prompt,
-            picture,
-            no_note(),
-            noise,
-            spec.num_frames,
-            preset.seed,
-            False,
-            "",
-            spec.steps,
-            spec.guidance,
-        ]
-
-    def fill_recipe(self, recipe: Recipe, picture: str | None) -> list[Any]:
-        """Updates for `filled`; `picture` is the first keyframe's file where the page may show it."""
-        first = next(iter(recipe.timeline.keyframes), None)
-        return [
+            *uploads,
             recipe.prompt,
-            picture,
-            no_note(),
-            gr.skip() if first is None else first.noises[0],
+            options.style,
+            options.direction,
+            options.frames,
+            *gap,
+            options.closing,
+            options.result,
+            editor,
             recipe.timeline.grid.num_frames,
             recipe.seed,
             False,
             recipe.negative_prompt,
             recipe.steps,
             recipe.guidance,
+            recipe.color_match,
         ]
+
+    def _choices_of(self, recipe: Recipe) -> Choices:
+        options, gap = recipe.options, recipe.options.gap
+        return Choices(
+            task=recipe.task,
+            prompt=recipe.prompt,
+            **{name: asked_of(recipe).get(name) for name in UPLOADS},
+            style=options.style,
+            direction=options.direction,
+            more=options.frames,
+            gap_first=None if gap is None else gap[0],
+            gap_last=None if gap is None else gap[1] - 1,
+            closing=options.closing,
+            result=options.result,
+            timeline=recipe.timeline,
+            frames=recipe.timeline.grid.num_frames,
+            seed=recipe.seed,
+            negative=recipe.negative_prompt,
+            steps=recipe.steps,
+            guidance=recipe.guidance,
+            color_match=recipe.color_match,
+            model=recipe.model,
+        )
 
 
 def verdicts(values: Sequence[Any]) -> list[dict[str, Any]]:
     """One gr.validate per input of the form, so that a mistake is told at its control."""
-    choices = Choices(*values)
-    verdict = dict.fromkeys(Choices.__dataclass_fields__, gr.validate(True, ""))
-    if get_task(choices.task).asks:
-        verdict["image"] = _picture_verdict(choices.image)
-    elif not (choices.prompt or "").strip():
-        verdict["prompt"] = gr.validate(False, strings.PROMPT_MISSING)
-    return list(verdict.values())
-
-
-def no_note() -> dict[str, Any]:
-    """Nothing to say under the picture. Made anew each time, since Gradio changes what it is given."""
-    return gr.update(value="", visible=False)
-
-
-def _look_at_upload(path: str | None) -> list[Any]:
-    """Say at once, at the control, that a file is no picture, and take it out again."""
-    problem = None if path is None else _picture_problem(path)
-    if problem is None:
-        return [gr.skip(), no_note()]
-    return [None, gr.update(value=f'<p role="alert">{safe(problem)}</p>', visible=True)]
-
-
-def _picture_verdict(path: str | None) -> dict[str, Any]:
-    problem = TASKS["image-to-video"].asks[0].missing if path is None else _picture_problem(path)
-    return gr.validate(problem is None, problem or "")
-
-
-def _picture_problem(path: str) -> str | None:
-    """What is wrong with a picture, in one line."""
-    from pusa_app.media import check_image
-
     try:
-        check_image(path)
-    except MediaError as error:
-        return str(error)
-    return None
+        found = problems(Choices(*values))
+    except UserError:
+        found = {}  # submitting says it
+    return [gr.validate(name not in found, found.get(name, "")) for name in NAMES]
 
 
-def timeline_of(values: Sequence[Any]) -> Timeline | None:
-    """The timeline that the form stands for; as much of it as is there, and None when that is not enough."""
-    choices = Choices(*values)
-    try:
-        task, blank = get_task(choices.task), choices.blank()
-        given = choices.given()
-        return task.timeline(blank, given) if all(ask.name in given for ask in task.asks) else blank
-    except (UserError, ValueError):
-        return None
-
-
-def length_info(card: ModelCard, frames: int | None) -> str:
+def length_info(card: ModelCard, frames: float | None) -> str:
     grid = card.spec.grid(card.spec.nearest_length(int(frames or card.spec.num_frames)))
     return f"{grid.num_frames} frames: {grid.seconds:.1f} seconds at {grid.fps:g} frames a second"
 
@@ -350,8 +368,27 @@ def new_seed() -> int:
     return random.randint(0, MAX_SHOWN_SEED)
 
 
+def _examples(task: str) -> list[Preset]:
+    return [preset for preset in presets() if preset.task == task]
+
+
+def _warning(text: str) -> dict[str, Any]:
+    return {"advice": {"bands": [], "text": "", "warnings": [text]}, "result": [], "notice": ""}
+
+
+def _published(recipe: Recipe) -> tuple[Recipe, str]:
+    """The recipe with copies of its files in the cache, less the keyframes whose files are gone, and a word of that."""
+    keyframes = [k for k in recipe.timeline.keyframes if k.source.kind == "part" or Path(k.source.path).is_file()]
+    gone = len(recipe.timeline.keyframes) - len(keyframes)
+    kept: Timeline = recipe.timeline.having(*keyframes)
+    names: dict[str, str] = {}
+    copy: Callable[[str], str] = lambda path: names.setdefault(path, publish(Path(path)))  # noqa: E731 - two words
+    published = recipe.model_copy(update={"timeline": kept}).with_paths(copy)
+    return published, "" if not gone else f"{gone} keyframe(s) of this recipe are gone: their files are not there."
+
+
 def _help_of(task: str) -> str:
     return f"<p>{get_task(task).help}</p>"
 
 
-__all__ = ["Choices", "Form", "Picture", "length_info", "new_seed", "timeline_of", "verdicts"]
+__all__ = ["UPLOADS", "Form", "length_info", "new_seed", "note", "verdicts"]

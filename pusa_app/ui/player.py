@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import io
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +55,33 @@ def publish(path: Path) -> str:
     return processing_utils.save_file_to_cache(path, cache_dir=utils.get_upload_folder())
 
 
+def publish_bytes(write: Callable[[Path], None], name: str) -> str:
+    """A new file in the cache: `write` gets a path that ends like `name` and writes it; the path in the cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        write(path)
+        return publish(path)
+
+
 def is_uploaded(path: str) -> bool:
     """Whether a path is in the cache. A visitor's program can send any path, and must not learn what is behind it."""
     return utils.is_in_or_equal(path, utils.get_upload_folder())
+
+
+def picture_of(path: Path, side: int) -> str | None:
+    """A small JPEG of a picture as a data URL; None when it cannot be read. A data URL needs no file in a cache."""
+    from PIL import Image
+
+    from pusa_app.errors import MediaError
+    from pusa_app.media import load_image
+
+    try:
+        image = Image.fromarray(load_image(path, side, side))
+    except MediaError:
+        return None
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def idle() -> dict[str, Any]:
@@ -96,7 +123,10 @@ def _running(studio: Studio, job: Job) -> dict[str, Any]:
 
 
 def _phase(progress: Progress) -> str:
-    return strings.PHASES[progress.phase].format(step=progress.step, steps=progress.steps)
+    words = strings.PHASES[progress.phase].format(step=progress.step, steps=progress.steps)
+    if progress.parts == 1:
+        return words
+    return f"{strings.PART.format(part=progress.part + 1, parts=progress.parts)}: {words}"
 
 
 def _fraction(progress: Progress | None) -> float:
@@ -104,7 +134,8 @@ def _fraction(progress: Progress | None) -> float:
     if progress is None or not progress.steps:
         return 0.0
     done = progress.step / progress.steps
-    return {"sampling": 0.9 * done, "decoding": 0.9 + 0.08 * done, "writing": 0.98}.get(progress.phase, 0.0)
+    within = {"sampling": 0.9 * done, "decoding": 0.9 + 0.08 * done, "writing": 0.98}.get(progress.phase, 0.0)
+    return (progress.part + within) / progress.parts
 
 
 def caption(studio: Studio, job: Job) -> str:

@@ -5,8 +5,21 @@ NAME = "Pusa Studio"
 PROMPT = "Prompt"
 PROMPT_PLACEHOLDER = "a red circle moves right on a black background"
 PROMPT_MISSING = "Say in a few words what happens in the video."
-NOISE = "Noise of the first frame"
-NOISE_HELP = "0: exactly this picture. 0.2 to 0.4: this picture, free to move. 0.7: only its composition."
+STYLE = "How the clips meet"
+STYLES = [("Through new frames between them", "bridge"), ("From one into the other within the length", "cross")]
+DIRECTION = "Where it goes on"
+DIRECTIONS = [("Forwards", "forwards"), ("Backwards", "backwards"), ("Both", "both")]
+MORE = {"extend": "Frames to add", "restyle": "Frames in all"}
+MORE_HELP = "Empty: as many as one run makes. More are made in runs that overlap."
+GAP_FIRST = "Gap: first frame"
+GAP_LAST = "Gap: last frame"
+GAP_MISSING = "Say which frames to make anew: the first and the last frame of the gap."
+CLOSING = "Noise of the closing frame"
+CLOSING_HELP = "For loops from words: 0 closes exactly, 0.3 more softly."
+RESULT = "The result holds"
+RESULTS = [("The whole clip", "joined"), ("New frames only", "made")]
+COLOR_MATCH = "Match colours"
+COLOR_MATCH_HELP = "New frames take on the colours of the frames that you gave."
 LENGTH = "Length"
 SEED = "Seed"
 SEED_HELP = "The same seed and settings give the same video."
@@ -24,6 +37,8 @@ GENERATE = "Generate"
 CANCEL = "Cancel"
 EXAMPLES = "Try one"
 REUSE = "Use these settings"
+EXTEND = "Extend"
+LOOP = "Loop"
 HISTORY = "This visit"
 THEME = "Switch between light and dark"
 
@@ -36,7 +51,7 @@ CANCELLED_TITLE = "Cancelled"
 CANCELLED_DETAIL = "Nothing was saved."
 FAILED_TITLE = "This did not work"
 INTERRUPTED_TITLE = "Interrupted"
-NOT_UPLOADED = "The picture must be an uploaded file."
+NOT_UPLOADED = "Files must be uploaded."
 GONE = "That video is no longer here."
 
 PHASES = {
@@ -48,6 +63,7 @@ PHASES = {
     "writing": "Writing the video",
 }
 
+PART = "Part {part} of {parts}"
 TIMELINE = "Timeline"
 MODELS_INTRO = "A model is a folder of weights. These are the ones that this program knows."
 READY = "ready"
