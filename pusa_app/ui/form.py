@@ -48,7 +48,8 @@ class Form:
     def build(self) -> None:
         card = self._first
         self.help = gr.HTML(_help_of(self.task.value), elem_id="task-help")
-        self.fields = {name: Field(name, kind, "", visible=False) for name, kind in UPLOADS.items()}
+        with gr.Row(elem_id="uploads"):
+            self.fields = {name: Field(name, kind, "", visible=False) for name, kind in UPLOADS.items()}
         self._build_options()
         self.prompt = gr.Textbox(
             label=strings.PROMPT,

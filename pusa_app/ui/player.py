@@ -142,11 +142,22 @@ def caption(studio: Studio, job: Job) -> str:
     """One line under the player, as HTML."""
     recipe = studio.recipe(job)
     took = "" if job.started is None or job.finished is None else f"{job.finished - job.started:.1f} s to make"
-    grid = recipe.timeline.grid
-    facts = [f"{grid.num_frames} frames", f"{recipe.steps} steps", f"seed {recipe.seed}", recipe.model, took]
+    facts = [_length(studio, job), f"{recipe.steps} steps", f"seed {recipe.seed}", recipe.model, took]
     return f'<p class="caption-prompt">{safe(recipe.prompt or "(no prompt)")}</p><p class="caption-facts">' + (
         " <span>·</span> ".join(safe(fact) for fact in facts if fact) + "</p>"
     )
+
+
+def _length(studio: Studio, job: Job) -> str:
+    """How many frames a result has: it may be more or fewer than its timeline."""
+    from pusa_app.errors import MediaError
+    from pusa_app.media import check_clip
+
+    video = studio.result(job)
+    try:
+        return "" if video is None else f"{check_clip(video).num_frames} frames"
+    except MediaError:
+        return ""
 
 
 def safe(text: str) -> str:

@@ -47,8 +47,8 @@ class Field:
 
     def __init__(self, name: str, kind: str, label: str, visible: bool) -> None:
         self.name, self.kind = name, kind
-        with gr.Group(visible=visible, elem_id=f"{name}-group", elem_classes="upload-group") as self.group:
-            options: dict[str, Any] = {"label": label, "height": 200, "elem_id": name, "buttons": []}
+        with gr.Column(visible=visible, elem_id=f"{name}-group", elem_classes="upload", min_width=180) as self.group:
+            options: dict[str, Any] = {"label": label, "height": 180, "elem_id": name, "buttons": []}
             if kind == "image":
                 self.file: Any = Picture(type="filepath", sources=["upload", "clipboard"], **options)
             else:
