@@ -116,7 +116,7 @@ class _Create:
         self.timer.tick(self._poll, [self.owner, self.job], self.view, trigger_mode="once", **POLLING)
         self.cancel.click(self._cancel, [self.owner, self.job], self.view, **QUIET)
         self.history.select(self._choose, self.owner, self.view, **QUIET)
-        everything = [form.tabs, *form.shape, *form.filled]
+        everything = [*form.shape, *form.filled]
         self.reuse.click(self._reuse, [self.owner, self.job], everything, **QUIET)
         for task, button in self.go_on.items():
             button.click(self._going_on(task), [self.owner, self.job, form.model], everything, **QUIET)
@@ -193,7 +193,7 @@ class _Create:
         return video
 
     def _filled(self, recipe: Recipe) -> list[Any]:
-        return [gr.update(selected=recipe.task), *self.form.shape_of(recipe.task), *self.form.fill(recipe)]
+        return [*self.form.shape_of(recipe.task), *self.form.fill(recipe)]
 
     def _mine(self, mark: str, job_id: str, request: gr.Request) -> Job:
         job = self._studio.job(str(job_id), _owner(mark, request))

@@ -16,10 +16,12 @@ from pusa_app.studio import Studio, card_of, cards, default_card
 from pusa_app.timeline import TASKS, Options, Recipe, Timeline, get_task
 from pusa_app.ui import strings
 from pusa_app.ui.choices import NAMES, Choices, asked_of, problems, told
+from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.player import publish
 from pusa_app.ui.timeline_editor import TimelineEditor
 from pusa_app.ui.uploads import Field, no_note, note
 
+HERE = Path(__file__).parent
 MAX_SHOWN_SEED = 2**31 - 1  # a browser's numbers are exact to 2**53; a short seed is easier to read out
 MAX_PROMPT = 2000
 UPLOADS = {"image": "image", "end": "image", "clip": "clip", "clip_b": "clip"}
@@ -41,9 +43,11 @@ class Form:
 
     def build_tabs(self) -> None:
         self.task = gr.State(next(iter(TASKS)))
-        with gr.Tabs(elem_id="tasks") as self.tabs:
-            offered = [(name, task) for name, task in TASKS.items() if name in self._first.tasks]
-            self._tabs = {name: gr.Tab(task.title, id=name) for name, task in offered}
+        self._offered = [name for name in TASKS if name in self._first.tasks]
+        self.tabs = Drawn(self._tabs_value(self.task.value), script=HERE / "tasks.js", elem_id="tasks")
+
+    def _tabs_value(self, task: str) -> dict[str, Any]:
+        return {"task": task, "tasks": [{"name": name, "title": TASKS[name].title} for name in self._offered]}
 
     def build(self) -> None:
         card = self._first
@@ -95,7 +99,7 @@ class Form:
         """A row of small buttons per task."""
         self.example_rows: dict[str, gr.Row] = {}
         self.example_buttons: list[tuple[gr.Button, Preset]] = []
-        for name in self._tabs:
+        for name in self._offered:
             fitting = [p for p in presets() if p.task == name]
             shown = name == self.task.value
             with gr.Row(visible=shown and bool(fitting), elem_classes="presets") as self.example_rows[name]:
@@ -172,7 +176,7 @@ class Form:
         """What changes when a task is chosen."""
         groups = [part for field in self.fields.values() for part in (field.group, field.file)]
         options = [self.options_group, self.style, self.direction, self.gap_row, self.more, self.closing, self.result]
-        return [self.task, self.help, *groups, *options, self.color_match, *self.example_rows.values()]
+        return [self.task, self.tabs, self.help, *groups, *options, self.color_match, *self.example_rows.values()]
 
     def shape_of(self, name: str) -> list[Any]:
         """Updates for `shape`."""
@@ -186,6 +190,7 @@ class Form:
         has = {option: option in task.options for option in Options.model_fields}
         return [
             name,
+            self._tabs_value(name),
             _help_of(name),
             *groups,
             gr.update(visible=bool(task.options)),
@@ -205,8 +210,7 @@ class Form:
         """What the form does by itself."""
         self.dice.click(lambda: (new_seed(), False), outputs=[self.seed, self.random], **QUIET)
         rebuild: dict[str, Any] = {"fn": self._rebuild, "inputs": self.inputs, "outputs": self.timeline, **QUIET}
-        for name, tab in self._tabs.items():
-            tab.select(lambda name=name: self.shape_of(name), outputs=self.shape, **QUIET).then(**rebuild)
+        self.tabs.select(self._choose_task, None, self.shape, **QUIET).then(**rebuild)
         for field in self.fields.values():
             seen = field.file.upload(field.look, field.file, [field.file, field.note], **QUIET)
             seen.then(**rebuild)
@@ -228,6 +232,11 @@ class Form:
         self.model.change(
             self._model_changed, self.model, [self.model, self.length, self.steps, self.guidance], **QUIET
         )
+
+    def _choose_task(self, event: gr.EventData) -> list[Any]:
+        if event.task not in self._offered:
+            raise gr.Error(strings.NO_TASK, print_exception=False)
+        return self.shape_of(event.task)
 
     def _rebuild(self, *values: Any) -> Any:
         """The task's timeline from what was given; what is wrong with that is told in the editor."""

@@ -5,6 +5,7 @@ NAME = "Pusa Studio"
 PROMPT = "Prompt"
 PROMPT_PLACEHOLDER = "a red circle moves right on a black background"
 PROMPT_MISSING = "Say in a few words what happens in the video."
+NO_TASK = "There is no such task here."
 STYLE = "How the clips meet"
 STYLES = [("Through new frames between them", "bridge"), ("From one into the other within the length", "cross")]
 DIRECTION = "Where it goes on"

@@ -1,0 +1,47 @@
+// The tasks as tabs that wrap: Gradio's own hide all but two of nine behind a menu on a phone.
+const bar = element.querySelector('.tasks');
+bar.setAttribute('role', 'tablist');
+bar.setAttribute('aria-label', props.label || '');
+let tabs = [];
+
+function choose(name) {
+  if (name === props.value.task) return;
+  props.value = { ...props.value, task: name };
+  draw();
+  trigger('select', { task: name });
+}
+
+function draw() {
+  const { task, tasks } = props.value;
+  if (tabs.length !== tasks.length) {
+    bar.replaceChildren();
+    tabs = tasks.map(({ name, title }) => {
+      const tab = document.createElement('button');
+      tab.type = 'button';
+      tab.className = 'task';
+      tab.textContent = title;
+      tab.dataset.task = name;
+      tab.setAttribute('role', 'tab');
+      tab.addEventListener('click', () => choose(name));
+      bar.append(tab);
+      return tab;
+    });
+  }
+  for (const tab of tabs) {
+    const chosen = tab.dataset.task === task;
+    tab.setAttribute('aria-selected', chosen);
+    tab.tabIndex = chosen ? 0 : -1;
+  }
+}
+
+bar.addEventListener('keydown', event => {
+  const at = tabs.indexOf(document.activeElement);
+  const steps = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tabs.length - 1 };
+  if (at < 0 || !(event.key in steps)) return;
+  event.preventDefault();
+  const next = tabs[(steps[event.key] + tabs.length) % tabs.length];
+  next.focus();
+  choose(next.dataset.task);
+});
+watch('value', draw);
+draw();
