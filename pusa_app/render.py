@@ -27,6 +27,7 @@ PREVIEW_WIDTH, PREVIEW_HEIGHT = 1024, 128
 CHUNK = 16  # frames
 # Colours are matched to keyframes that are kept about as they are, at so many places of each.
 KNOWN_NOISE, KNOWN_PLACES = 0.4, 3
+SCRATCH = "The folder for unfinished frames"
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,9 @@ def render(
     on_event gets Progress and Preview. Raises RecipeError, MediaError, ModelError when the model's numbers run out of
     range, and RunCancelled when `cancelled()` is true.
     """
+    _check((recipe.timeline,), backbone)
     plan = plan_of(recipe)
-    _check(plan, backbone)
+    _check(plan.parts, backbone)
     run = _Run(on_event, cancelled, len(plan.parts))
     run.tell("encoding", 0, 1)
     text = backbone.encode_text(recipe.prompt)
@@ -78,10 +80,10 @@ def render(
         return _finish(_pieces(plan, maker, scratch), recipe, run, out, embedded, states)
 
 
-def _check(plan: Plan, backbone: Backbone) -> None:
-    """Raises RecipeError when a part is nothing that the model can make."""
+def _check(timelines: Iterable[Timeline], backbone: Backbone) -> None:
+    """Raises RecipeError when one of them is nothing that the model can make."""
     spec = backbone.spec
-    for part in plan.parts:
+    for part in timelines:
         problems = part.problems(spec.size_multiple)
         if part.grid.temporal_stride != spec.temporal_stride:
             problems.append(f"This model has {spec.temporal_stride} frames per slot, not {part.grid.temporal_stride}.")
@@ -148,9 +150,7 @@ class _Maker:
             run.show(i, backbone, x0)
 
         noise = draw_noise(recipe.seed + part, shape)
-        z = sample(
-            backbone, S, z0, noise, self._text, self._null_text, recipe.guidance, on_step, run.cancelled, state
-        )
+        z = sample(backbone, S, z0, noise, self._text, self._null_text, recipe.guidance, on_step, run.cancelled, state)
         if not z.isfinite().all():
             self._states.remove()
             raise ModelError(
@@ -202,34 +202,35 @@ class _Parts:
     def __init__(self, plan: Plan, scratch: Path) -> None:
         self._plan, self._scratch = plan, scratch
         self._shape = (plan.parts[0].height, plan.parts[0].width, 3)
+        self._matches: dict[int, media.ColorMatch] = {}
         self.done: set[int] = set()
 
     def _file(self, part: int) -> Path:
         return self._scratch / f"part-{part}.rgb"
 
     def keep(self, part: int, chunks: Iterable[np.ndarray], known: list[tuple[int, np.ndarray]]) -> None:
-        """Write the frames of a part; `known` are (index, frame) whose colours it takes over."""
-        places = dict(known)
+        """Write the frames of a part; `known` are (index, frame) whose colours it takes over when it is read."""
+        places, at = dict(known), 0
         made: list[tuple[int, np.ndarray, np.ndarray]] = []
-        with media.writing("The folder for unfinished frames"), self._file(part).open("wb") as file:
-            at = 0
+        with contextlib.ExitStack() as stack:
+            with media.writing(SCRATCH):
+                file = stack.enter_context(self._file(part).open("wb"))
             for chunk in chunks:
                 made += [(i, chunk[i - at].copy(), places[i]) for i in range(at, at + len(chunk)) if i in places]
-                file.write(np.ascontiguousarray(chunk).data)
                 at += len(chunk)
+                # Only this: a ValueError of the model is no fault of the disk.
+                with media.writing(SCRATCH):
+                    file.write(np.ascontiguousarray(chunk).data)
+                    file.flush()
         if made:
-            self._match(part, media.ColorMatch.fit(made))
+            self._matches[part] = media.ColorMatch.fit(made)
         self.done.add(part)
 
-    def _match(self, part: int, match: media.ColorMatch) -> None:
-        frames = np.memmap(self._file(part), np.uint8, "r+").reshape(-1, *self._shape)
-        for start in range(0, len(frames), CHUNK):
-            frames[start : start + CHUNK] = match.apply(np.array(frames[start : start + CHUNK]), start)
-        frames.flush()  # type: ignore[attr-defined]
-
     def read(self, part: int, start: int, stop: int) -> np.ndarray:
-        frames = np.memmap(self._file(part), np.uint8, "r").reshape(-1, *self._shape)
-        return np.array(frames[start:stop])
+        size = int(np.prod(self._shape))
+        frames = np.fromfile(self._file(part), np.uint8, (stop - start) * size, offset=start * size)
+        frames = frames.reshape(stop - start, *self._shape)
+        return self._matches[part].apply(frames, start) if part in self._matches else frames
 
     def chunks(self, piece: Made) -> Iterator[np.ndarray]:
         for start in range(piece.start, piece.stop, CHUNK):
@@ -259,6 +260,8 @@ def _pieces(plan: Plan, maker: _Maker, scratch: Path) -> Iterator[np.ndarray]:
 def _frames_of(piece: Piece, timeline: Timeline, parts: _Parts) -> Iterator[np.ndarray]:
     if piece.kind == "made":
         return parts.chunks(piece)
+    if piece.stop is None and media.count_frames(piece.path, timeline.grid.fps) <= piece.start:
+        return iter(())
     return media.stream_clip(
         piece.path,
         timeline.width,
@@ -273,14 +276,17 @@ def _frames_of(piece: Piece, timeline: Timeline, parts: _Parts) -> Iterator[np.n
 
 
 def _known(timeline: Timeline, parts: _Parts) -> list[tuple[int, np.ndarray]]:
-    """(index, frame) of a few frames of each keyframe that a part keeps about as it is."""
-    found = []
+    """(index, frame) of a few frames of each keyframe, from slots that a part keeps about as they are."""
+    found, grid = [], timeline.grid
     for keyframe in timeline.keyframes:
-        if max(keyframe.noises) > KNOWN_NOISE:
+        places = keyframe.frames(grid.temporal_stride)
+        noises = [keyframe.noises[grid.slot_of(place) - keyframe.slot] for place in places]
+        firm = [i for i, noise in enumerate(noises) if noise <= KNOWN_NOISE]
+        if not firm:
             continue
-        places, frames = keyframe.frames(timeline.grid.temporal_stride), source_frames(keyframe, timeline, parts)
-        chosen = np.unique(np.linspace(0, len(places) - 1, KNOWN_PLACES).round().astype(int))
-        found += [(places[i], frames[i]) for i in chosen]
+        frames = source_frames(keyframe, timeline, parts)
+        chosen = {firm[i] for i in np.linspace(0, len(firm) - 1, KNOWN_PLACES).round().astype(int)}
+        found += [(places[i], frames[i].copy()) for i in sorted(chosen)]
     return found
 
 

@@ -19,7 +19,7 @@ from pusa_app.jobs import EventLog, Job, JobStore, MemoryStore, Supervisor, new_
 from pusa_app.models import ModelCard, get_card, list_cards
 from pusa_app.pace import Pace
 from pusa_app.settings import Settings
-from pusa_app.timeline import FrameGrid, Given, Keyframe, Options, Recipe, Timeline, build, get_task, plan_of
+from pusa_app.timeline import FrameGrid, Given, Kept, Keyframe, Options, Recipe, Timeline, build, get_task, plan_of
 
 # A clip may have this many times the pixels that its model was made for; more is noise and hours of waiting.
 MAX_AREA = 4
@@ -122,13 +122,15 @@ def check_recipe(recipe: Recipe, max_steps: int = MAX_STEPS, sources: bool = Tru
         )
     if recipe.steps > max_steps:
         raise RecipeError(f"{recipe.steps} steps are too many: use at most {max_steps}.")
-    if any(k.source.kind == "part" for k in timeline.keyframes):
-        raise RecipeError("Frames of another part cannot be keyframes of the first: use a picture or a clip.")
     if problems := timeline.problems(spec.size_multiple):
         raise RecipeError(problems[0])
     if sources:
-        for part in plan_of(recipe).parts:
+        plan = plan_of(recipe)
+        for part in plan.parts:
             _check_part(part)
+        for piece in plan.pieces:
+            if piece.kind == "kept":
+                _check_kept(piece, recipe)
     return card
 
 
@@ -148,6 +150,16 @@ def _check_part(part: Timeline) -> None:
         raise RecipeError(problems[0])
     for keyframe in part.keyframes:
         _check_source(keyframe, part.grid)
+
+
+def _check_kept(piece: Kept, recipe: Recipe) -> None:
+    from pusa_app.media import count_frames
+
+    have = count_frames(piece.path, recipe.timeline.grid.fps)
+    wanted = piece.start if piece.stop is None else piece.stop
+    if have < wanted:
+        what = "the gap ends" if recipe.task == "complete" else "the part to be kept ends"
+        raise RecipeError(f"{Path(piece.path).name} has {have} frames, but {what} at frame {wanted}: end it earlier.")
 
 
 def _check_source(keyframe: Keyframe, grid: FrameGrid) -> None:

@@ -117,7 +117,7 @@ class Worker:
                 cancelled=lambda: cancelled(job_id),
                 embedded=_seen_from(recipe, Path(out).parent),
             )
-            self._save_poster(recipe, Path(out))
+            self._save_poster(recipe, Path(out), clip.num_frames)
             return Done(out, recipe.to_json(), time.monotonic() - started, clip.num_frames)
         except RunCancelled:
             return Cancelled()
@@ -140,12 +140,11 @@ class Worker:
         self._backbone = load_backbone(model)
         self._model = model
 
-    def _save_poster(self, recipe: Recipe, out: Path) -> None:
+    def _save_poster(self, recipe: Recipe, out: Path, num_frames: int) -> None:
         """The frame in the middle, for lists. Its lack is no reason to lose a video."""
         from pusa_app.media import load_clip, save_poster
 
-        timeline = recipe.timeline
-        middle = timeline.grid.num_frames // 2
+        timeline, middle = recipe.timeline, num_frames // 2
         try:
             frame = load_clip(out, timeline.width, timeline.height, fps=timeline.grid.fps, start=middle, num_frames=1)[
                 0

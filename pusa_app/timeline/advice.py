@@ -10,10 +10,8 @@ import itertools
 
 from pydantic import BaseModel, ConfigDict
 
+from pusa_app.timeline.builders import LEAST_FREE
 from pusa_app.timeline.timeline import Keyframe, Timeline
-
-# Fewer free slots between two clean keyframes than this leave the model no time for a way between them.
-LEAST_FREE = 2
 
 
 class Band(BaseModel):
@@ -93,12 +91,21 @@ def _warnings(timeline: Timeline) -> list[str]:
         return ["Every slot is clean: there is nothing to make. Leave a slot free or raise its noise."]
     if timeline.keyframes and all(m >= 0.95 for m in multipliers):
         found.append("The keyframes are nearly pure noise, so they are ignored: lower their noise.")
+    stride = timeline.grid.temporal_stride
     ordered = sorted(timeline.keyframes, key=lambda k: k.slot)
     for before, after in itertools.pairwise(ordered):
         free = after.slot - before.slots.stop
-        if 0 < free < LEAST_FREE and before.noises[-1] == 0 and after.noises[0] == 0:
+        if free < LEAST_FREE and before.noises[-1] == 0 == after.noises[0] and not _goes_on(before, after, stride):
             found.append(
-                f"Only {free} slot is free between the clean slots {before.slots[-1]} and {after.slot}: "
-                "the picture will jump. Give it more room, or raise the noise of the later one to 0.3 or more."
+                f"{'No' if free < 1 else f'Only {free}'} slot is free between the clean slots {before.slots[-1]} and "
+                f"{after.slot}: the picture will jump. Give it more room, or raise the noise of the later one to 0.3 "
+                "or more."
             )
     return found
+
+
+def _goes_on(before: Keyframe, after: Keyframe, stride: int) -> bool:
+    """Whether two keyframes are frames of one clip in their places."""
+    if not before.source.kind == after.source.kind == "clip" or before.source.path != after.source.path:
+        return False
+    return before.source.start - before.frames(stride).start == after.source.start - after.frames(stride).start

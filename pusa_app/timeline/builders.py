@@ -18,6 +18,8 @@ from pusa_app.timeline.timeline import ClipSource, ImageSource, Keyframe, Timeli
 
 # In a transition that crosses two clips their noise rises to this value where they meet.
 CROSS_NOISE = 0.9
+# Fewer free slots between two clean keyframes than this leave the model no time for a way between them.
+LEAST_FREE = 2
 
 
 class Given(BaseModel):
@@ -75,16 +77,18 @@ def keyframes(blank: Timeline, given: Mapping[str, Given], options: Options, noi
 def transition(blank: Timeline, given: Mapping[str, Given], options: Options, noise: TaskNoise) -> Timeline:
     """bridge: the last slots of A first, the first slots of B last, free ones between. cross: A's frames, noisier and
     noisier, then B's, less and less noisy, so that every slot of the length has one of them below its noise."""
-    _last_slot(blank)
+    slots = _last_slot(blank) + 1
     if options.style == "cross":
-        slots = blank.grid.num_slots
         first = (slots + 1) // 2
-        rise = tuple(CROSS_NOISE * i / max(1, first - 1) for i in range(first))
-        fall = tuple(CROSS_NOISE * (slots - 1 - i) / max(1, first - 1) for i in range(first, slots))
-        return blank.having(_end_of(given["clip"], blank, rise), _start_of(given["clip_b"], blank, fall))
-    most = max(1, (blank.grid.num_slots - 1) // 2)
+        rise = tuple(CROSS_NOISE * i / (first - 1) for i in range(first))
+        fall = tuple(CROSS_NOISE * (slots - 1 - i) / (first - 1) for i in range(first, slots))
+        return blank.having(
+            _end_of(given["clip"], blank, rise, to_last=False), _start_of(given["clip_b"], blank, fall, to_last=True)
+        )
+    room = max(2, slots - LEAST_FREE)
     return blank.having(
-        _end_of(given["clip"], blank, noise.before, most), _start_of(given["clip_b"], blank, noise.after, most)
+        _end_of(given["clip"], blank, noise.before, (room + 1) // 2),
+        _start_of(given["clip_b"], blank, noise.after, room // 2),
     )
 
 
@@ -116,22 +120,30 @@ def complete(blank: Timeline, given: Mapping[str, Given], options: Options, nois
     if options.gap is None:
         raise RecipeError("Say which frames to make anew: the gap needs a first and a last frame.")
     first, stop = options.gap
-    if clip.end < stop:
-        raise RecipeError(f"The gap ends at frame {stop - 1}, but the clip has {clip.end} frames: end it earlier.")
-    if first == 0:
-        after = min((clip.end - stop) // stride, slots - 1 - _slots_of(stop - 1, stride))
-        if after < 1:
-            raise _gap_too_long(stop, blank)
+    if not clip.start <= first < stop <= clip.end:
+        raise RecipeError(
+            f"The gap, frames {first} to {stop - 1}, is not inside the clip, which goes from frame {clip.start} "
+            f"to {clip.end - 1}: move it."
+        )
+    if clip.end - clip.start == stop - first:
+        raise RecipeError("The gap is the whole clip: leave some frames to go on from.")
+    if first == clip.start:
+        have, room = (clip.end - stop) // stride, slots - 1 - _slots_of(stop - first - 1, stride)
+        if have < 1:
+            raise RecipeError(f"Only {clip.end - stop} frames follow the gap, and {stride} are needed: end it earlier.")
+        if room < 1:
+            raise _gap_too_long(stop - first, blank)
+        after = min(have, room)
         return blank.having(_part(clip, stop, slots - after, after, noise.after))
     free = _slots_of(stop - first, stride)
     room = slots - free
     if room < (2 if clip.end > stop else 1):
         raise _gap_too_long(stop - first, blank)
-    known_before = (first - 1) // stride + 1  # slots that the clip has on either side
+    known_before = (first - clip.start - 1) // stride + 1  # slots that the clip has on either side
     known_after = max(0, (clip.end - first - free * stride) // stride)
     after = min(known_after, max(room // 2, room - known_before))
     before = min(known_before, room - after)
-    placed = [_part(clip, first - (before - 1) * stride - 1, 0, before, noise.before, last=True)]
+    placed = [_part(clip, first - (before - 1) * stride - 1, 0, before, noise.before, to_last=True)]
     if after:
         placed.append(_part(clip, first + free * stride, before + free, after, noise.after))
     return blank.having(*placed)
@@ -158,15 +170,19 @@ def _picture(given: Given, slot: int, noise: float) -> Keyframe:
     return Keyframe(slot=slot, source=source, noise=chosen, fit=given.fit, focus=given.focus)
 
 
-def _end_of(given: Given, blank: Timeline, noises: tuple[float, ...], most: int | None = None) -> Keyframe:
+def _end_of(
+    given: Given, blank: Timeline, noises: tuple[float, ...], most: int | None = None, to_last: bool = True
+) -> Keyframe:
     """The last frames of a clip in the first slots; fewer slots when the clip is short."""
     stride = blank.grid.temporal_stride
     have = given.end - given.start
     span = min(len(noises), (have - 1) // stride + 1, most or len(noises))
-    return _part(given, given.end - (span - 1) * stride - 1, 0, span, noises, last=True)
+    return _part(given, given.end - (span - 1) * stride - 1, 0, span, noises, to_last)
 
 
-def _start_of(given: Given, blank: Timeline, noises: tuple[float, ...], most: int | None = None) -> Keyframe:
+def _start_of(
+    given: Given, blank: Timeline, noises: tuple[float, ...], most: int | None = None, to_last: bool = False
+) -> Keyframe:
     """The first frames of a clip in the last slots; fewer slots when the clip is short."""
     stride = blank.grid.temporal_stride
     have = given.end - given.start
@@ -176,20 +192,20 @@ def _start_of(given: Given, blank: Timeline, noises: tuple[float, ...], most: in
             "use a longer clip."
         )
     span = min(len(noises), have // stride, most or len(noises))
-    return _part(given, given.start, blank.grid.num_slots - span, span, noises)
+    return _part(given, given.start, blank.grid.num_slots - span, span, noises, to_last)
 
 
-def _part(given: Given, start: int, slot: int, span: int, noises: tuple[float, ...], last: bool = False) -> Keyframe:
-    """Frames of a clip from `start` on; last: the noises end at its last slot, else they begin at its first."""
+def _part(given: Given, start: int, slot: int, span: int, noises: tuple[float, ...], to_last: bool = False) -> Keyframe:
+    """Frames of a clip from `start` on; to_last: the noises end at its last slot, else they begin at its first."""
     if given.noise is not None:
         chosen: tuple[float, ...] = (given.noise,) * span
-    elif last:
+    elif to_last:
         chosen = (noises[0],) * (span - len(noises)) + noises[max(0, len(noises) - span) :]
     else:
         chosen = noises[:span] + (noises[-1],) * (span - len(noises))
     return Keyframe(
         slot=slot,
-        source=ClipSource(path=given.path, start=start),
+        source=ClipSource(path=given.path, start=start, begin=given.start, end=given.stop),
         noise=chosen[0] if len(set(chosen)) == 1 else chosen,
         span=span,
         fit=given.fit,

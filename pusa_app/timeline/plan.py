@@ -26,7 +26,10 @@ class Made(BaseModel):
 
 
 class Kept(BaseModel):
-    """Frames start..stop-1 of a clip at the timeline's rate and size, otherwise as decoded; stop None is its end."""
+    """Frames start..stop-1 of a clip at the timeline's rate and size, otherwise as decoded.
+
+    stop None is the clip's end, where there may be no frame left.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["kept"] = "kept"

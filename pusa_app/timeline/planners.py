@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pusa_app.errors import RecipeError
 from pusa_app.timeline.options import Options
 from pusa_app.timeline.plan import MAX_PARTS, Kept, Made, Piece, Plan
-from pusa_app.timeline.timeline import ClipSource, Keyframe, PartSource, Timeline
+from pusa_app.timeline.timeline import Keyframe, PartSource, Timeline
 
 Planner = Callable[[Timeline, Options], Plan]
 # Slots of a finished part that the next part of a long restyle, and the second part of a loop from text, go on from.
@@ -50,10 +50,13 @@ def transition(timeline: Timeline, options: Options) -> Plan:
     if before is None or after is None or before is after:
         raise RecipeError("A transition needs a clip at the start of the timeline and one at its end: add both.")
     if options.style == "cross":
-        return Plan.single(timeline)
-    middle = _between(timeline, before, after)
-    pieces = (_kept_until(before, timeline), middle, _kept_from(after))
-    return Plan(parts=(timeline,), pieces=_chosen(pieces, options))
+        # All of the length is made; what the clips have before and after their crossing is kept.
+        stop = _start(after) + after.num_frames(timeline.grid.temporal_stride)
+        made = Made(part=0, start=0, stop=timeline.grid.num_frames)
+        kept = _kept(before, _begin(before), _start(before)), _kept(after, stop, _end(after))
+    else:
+        made, kept = _between(timeline, before, after), (_kept_until(before, timeline), _kept_from(after))
+    return Plan(parts=(timeline,), pieces=_chosen((*kept[0], made, *kept[1]), options))
 
 
 def loop(timeline: Timeline, options: Options) -> Plan:
@@ -70,8 +73,8 @@ def loop(timeline: Timeline, options: Options) -> Plan:
         first, stop = _start(after), _start(before) + before.num_frames(timeline.grid.temporal_stride)
         if first >= stop:
             raise RecipeError("The loop's first frame lies behind its last: choose the start of the clip earlier.")
-        kept = _kept_until(before, timeline).model_copy(update={"start": first})
-        return Plan(parts=(timeline,), pieces=_chosen((kept, _between(timeline, before, after)), options))
+        kept = _kept(before, first, stop)
+        return Plan(parts=(timeline,), pieces=_chosen((*kept, _between(timeline, before, after)), options))
     last = timeline.grid.num_slots - 1
     frames = timeline.grid.num_frames
     if last < 2:
@@ -96,16 +99,18 @@ def extend(timeline: Timeline, options: Options) -> Plan:
         raise RecipeError("New frames at both ends do not make one clip without the old ones: choose joined.")
     if options.direction == "backwards":
         anchor = _needed(_clip_at_end(timeline), "Extending backwards needs the clip at the end of the timeline.")
-        parts, pieces = _backwards(timeline, anchor, options.frames, first_part=0)
-        return Plan(parts=parts, pieces=_chosen((*pieces, _kept_from(anchor)), options))
+        parts, pieces = _backwards(timeline, anchor, options.frames)
+        return Plan(parts=parts, pieces=_chosen((*pieces, *_kept_from(anchor)), options))
     anchor = _needed(_clip_at_start(timeline), "Extending needs the clip at the start of the timeline.")
-    parts, pieces = _forwards(timeline, anchor, options.frames)
     kept = _kept_until(anchor, timeline)
-    if both:
-        mirrored = _mirrored(anchor, timeline)
-        more, earlier = _backwards(timeline.having(mirrored), mirrored, options.frames, first_part=len(parts))
-        return Plan(parts=parts + more, pieces=(*earlier, kept, *pieces))
-    return Plan(parts=parts, pieces=_chosen((kept, *pieces), options))
+    if not both:
+        parts, pieces = _forwards(timeline, anchor, options.frames, first_part=0)
+        return Plan(parts=parts, pieces=_chosen((*kept, *pieces), options))
+    # First what comes before the clip, since the result is written in the order of time.
+    mirrored = _mirrored(anchor, timeline)
+    before, earlier = _backwards(timeline.having(mirrored), mirrored, options.frames)
+    parts, later = _forwards(timeline, anchor, options.frames, first_part=len(before))
+    return Plan(parts=before + parts, pieces=(*earlier, *kept, *later))
 
 
 def complete(timeline: Timeline, options: Options) -> Plan:
@@ -124,12 +129,9 @@ def complete(timeline: Timeline, options: Options) -> Plan:
     if not 0 <= first - origin < stop - origin <= frames:
         raise RecipeError(f"The gap, frames {first} to {stop - 1} of the clip, is not on the timeline: add it anew.")
     made = Made(part=0, start=first - origin, stop=stop - origin)
-    pieces: list[Piece] = [made]
-    if first > 0:
-        pieces.insert(0, _kept(parts[0], 0, first))
-    if any(k.frames(stride).start + origin >= stop for k in parts):
-        pieces.append(_kept(parts[0], stop, None))
-    return Plan(parts=(timeline,), pieces=_chosen(pieces, options))
+    clip = parts[0]
+    before, after = _kept(clip, _begin(clip), first), _kept(clip, stop, _end(clip))
+    return Plan(parts=(timeline,), pieces=_chosen((*before, made, *after), options))
 
 
 def restyle(timeline: Timeline, options: Options) -> Plan:
@@ -149,7 +151,7 @@ def restyle(timeline: Timeline, options: Options) -> Plan:
         known = before + frames - at  # frames of this part that the part before it has made
         span = (known - 1) // stride + 1
         overlap = Keyframe(slot=0, source=PartSource(part=len(parts) - 1, start=at - before), span=span)
-        source = ClipSource(path=_path(clip), start=_start(clip) + at + _frames(span, stride))
+        source = clip.source.model_copy(update={"start": _start(clip) + at + _frames(span, stride)})
         rest = clip.model_copy(
             update={"slot": span, "span": clip.span - span, "noise": clip.noises[span:], "source": source}
         )
@@ -161,61 +163,73 @@ def restyle(timeline: Timeline, options: Options) -> Plan:
 # --- chains ----------------------------------------------------------------------------------------------------------
 
 
-def _forwards(timeline: Timeline, anchor: Keyframe, add: int | None) -> tuple[tuple[Timeline, ...], tuple[Piece, ...]]:
+def _forwards(
+    timeline: Timeline, anchor: Keyframe, add: int | None, first_part: int
+) -> tuple[tuple[Timeline, ...], tuple[Made, ...]]:
     """Parts that go on after `anchor`, and the `add` frames of them. Further keyframes belong to the last part."""
     frames, stride = timeline.grid.num_frames, timeline.grid.temporal_stride
     others = tuple(k for k in timeline.keyframes if k is not anchor)
     known = anchor.num_frames(stride)
-    new = _new_frames(frames, known)
-    add = new if add is None else add
-    count = _check_parts(-(-add // new))
-    parts, pieces = [timeline if count == 1 else timeline.having(anchor)], [Made(part=0, start=known, stop=frames)]
+    add, count, surplus = _share(add, _new_frames(frames, known))
+    parts, used = [timeline if count == 1 else timeline.having(anchor)], [(known, frames)]
     for number in range(1, count):
-        left = add - number * new
-        # The last part makes only as many slots as are still wanted and sees more of what came before.
-        span = anchor.span + (0 if others else max(0, new - left) // stride)
-        source = PartSource(part=number - 1, start=frames - _frames(span, stride))
+        last, span = number == count - 1, anchor.span
+        if last and others:
+            # They say where it ends, so the part before it is cut.
+            used[-1] = (used[-1][0], frames - surplus)
+        elif last:
+            # It makes only as many slots as are still wanted and sees more of what came before.
+            span += surplus // stride
+        source = PartSource(part=first_part + number - 1, start=used[-1][1] - _frames(span, stride))
         noises = (anchor.noises[0],) * (span - anchor.span) + anchor.noises
         overlap = Keyframe(slot=0, source=source, span=span, noise=noises)
-        parts.append(timeline.having(overlap, *(others if number == count - 1 else ())))
-        pieces.append(Made(part=number, start=_frames(span, stride), stop=frames))
-    end = pieces[-1].start + add - (count - 1) * new
-    pieces[-1] = pieces[-1].model_copy(update={"stop": end})
-    return tuple(parts), tuple(pieces)
+        parts.append(timeline.having(overlap, *(others if last else ())))
+        used.append((_frames(span, stride), frames))
+    used[-1] = (used[-1][0], used[-1][1] - _excess(used, add))
+    return tuple(parts), tuple(Made(part=first_part + n, start=a, stop=b) for n, (a, b) in enumerate(used))
 
 
-def _backwards(
-    timeline: Timeline, anchor: Keyframe, add: int | None, first_part: int
-) -> tuple[tuple[Timeline, ...], tuple[Piece, ...]]:
+def _backwards(timeline: Timeline, anchor: Keyframe, add: int | None) -> tuple[tuple[Timeline, ...], tuple[Made, ...]]:
     """Parts that lead to `anchor`, in the order of making, and the `add` frames of them in the order of time."""
     frames, stride, slots = timeline.grid.num_frames, timeline.grid.temporal_stride, timeline.grid.num_slots
     others = tuple(k for k in timeline.keyframes if k is not anchor)
     new = _new_frames(frames, anchor.num_frames(stride))
+    add, count, surplus = _share(add, new)
+    parts, used = [timeline if count == 1 else timeline.having(anchor)], [(0, new)]
+    for number in range(1, count):
+        last, span = number == count - 1, anchor.span
+        if last and others:
+            used[-1] = (surplus, used[-1][1])
+        elif last:
+            span += surplus // stride
+        source = PartSource(part=number - 1, start=used[-1][0])
+        noises = anchor.noises + (anchor.noises[-1],) * (span - anchor.span)
+        overlap = Keyframe(slot=slots - span, source=source, span=span, noise=noises)
+        parts.append(timeline.having(overlap, *(others if last else ())))
+        used.append((0, frames - span * stride))
+    used[-1] = (used[-1][0] + _excess(used, add), used[-1][1])
+    return tuple(parts), tuple(Made(part=n, start=a, stop=b) for n, (a, b) in enumerate(used))[::-1]
+
+
+def _share(add: int | None, new: int) -> tuple[int, int, int]:
+    """Frames to add (by default what one part makes), parts that make them, and frames that these make beyond."""
     add = new if add is None else add
     count = _check_parts(-(-add // new))
-    parts = [timeline if count == 1 else timeline.having(anchor)]
-    pieces = [Made(part=first_part, start=0, stop=new)]
-    for number in range(1, count):
-        left = add - number * new
-        span = anchor.span + (0 if others else max(0, new - left) // stride)
-        noises = anchor.noises + (anchor.noises[-1],) * (span - anchor.span)
-        source = PartSource(part=first_part + number - 1, start=0)
-        overlap = Keyframe(slot=slots - span, source=source, span=span, noise=noises)
-        parts.append(timeline.having(overlap, *(others if number == count - 1 else ())))
-        pieces.append(Made(part=first_part + number, start=0, stop=frames - span * stride))
-    start = pieces[-1].stop - (add - (count - 1) * new)
-    pieces[-1] = pieces[-1].model_copy(update={"start": start})
-    return tuple(parts), tuple(reversed(pieces))
+    return add, count, count * new - add
+
+
+def _excess(used: Iterable[tuple[int, int]], add: int) -> int:
+    return sum(stop - start for start, stop in used) - add
 
 
 def _mirrored(anchor: Keyframe, timeline: Timeline) -> Keyframe:
     """The beginning of the clip whose end is `anchor`, in the last slots, with the same noises turned around."""
     stride = timeline.grid.temporal_stride
-    have = _start(anchor) + anchor.num_frames(stride)
+    have = _start(anchor) + anchor.num_frames(stride) - _begin(anchor)
     span = min(anchor.span, have // stride)
     if span < 1:
         raise RecipeError(f"Extending backwards needs at least {stride} frames of the clip: use a longer one.")
-    source = ClipSource(path=_path(anchor), start=0)
+    source = anchor.source.model_copy(update={"start": _begin(anchor)})
     slot = timeline.grid.num_slots - span
     noises = tuple(reversed(anchor.noises))[:span]
     return anchor.model_copy(update={"slot": slot, "span": span, "source": source, "noise": noises})
@@ -263,6 +277,16 @@ def _start(keyframe: Keyframe) -> int:
     return keyframe.source.start
 
 
+def _begin(keyframe: Keyframe) -> int:
+    assert keyframe.source.kind == "clip"
+    return keyframe.source.begin
+
+
+def _end(keyframe: Keyframe) -> int | None:
+    assert keyframe.source.kind == "clip"
+    return keyframe.source.end
+
+
 def _frames(span: int, stride: int) -> int:
     """Frames of the first `span` slots of a clip."""
     return (span - 1) * stride + 1
@@ -277,18 +301,22 @@ def _between(timeline: Timeline, before: Keyframe, after: Keyframe) -> Made:
     return Made(part=0, start=start, stop=stop)
 
 
-def _kept(keyframe: Keyframe, start: int, stop: int | None) -> Kept:
-    return Kept(path=_path(keyframe), start=start, stop=stop, fit=keyframe.fit, focus=keyframe.focus)
+def _kept(keyframe: Keyframe, start: int, stop: int | None) -> tuple[Kept, ...]:
+    """Frames of a keyframe's clip as a piece, or as none where there are no frames."""
+    if stop is not None and start >= stop:
+        return ()
+    return (Kept(path=_path(keyframe), start=start, stop=stop, fit=keyframe.fit, focus=keyframe.focus),)
 
 
-def _kept_until(keyframe: Keyframe, timeline: Timeline) -> Kept:
+def _kept_until(keyframe: Keyframe, timeline: Timeline) -> tuple[Kept, ...]:
     """The clip up to the last frame that a keyframe uses."""
-    return _kept(keyframe, 0, _start(keyframe) + keyframe.num_frames(timeline.grid.temporal_stride))
+    stop = _start(keyframe) + keyframe.num_frames(timeline.grid.temporal_stride)
+    return _kept(keyframe, _begin(keyframe), stop)
 
 
-def _kept_from(keyframe: Keyframe) -> Kept:
+def _kept_from(keyframe: Keyframe) -> tuple[Kept, ...]:
     """The clip from the first frame that a keyframe uses on."""
-    return _kept(keyframe, _start(keyframe), None)
+    return _kept(keyframe, _start(keyframe), _end(keyframe))
 
 
 def _chosen(pieces: Iterable[Piece], options: Options) -> tuple[Piece, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from pusa_app.timeline.grid import FrameGrid
-from pusa_app.timeline.timeline import Keyframe, Timeline
+from pusa_app.timeline.timeline import ClipSource, Keyframe, Timeline
 
 
 def remap(
@@ -13,43 +15,66 @@ def remap(
 
     A keyframe keeps its place in time where the grid has the same clock, else its share of the length; one that ends
     with the old clip ends with the new one. What would meet another moves to the nearest free place; a clip loses slots
-    where there is no room for all of them. A keyframe is left out only when no slot is free at all.
+    where there is no room for all of them, away from the end that new frames join. No clip is asked for frames that it
+    was not asked for before. A keyframe is left out only when no slot is free at all, or when its frames do not fill
+    one.
     """
     old, notes = timeline.grid, []
     taken: set[int] = set()
-    placed: list[tuple[int, Keyframe]] = []
+    placed: dict[int, Keyframe] = {}
+    spans = _spans(timeline, grid)
     # Ends first, since they are what a task stands on; the others in their order.
-    order = sorted(enumerate(timeline.keyframes), key=lambda pair: not _at_an_end(pair[1], old))
-    for index, keyframe in order:
-        span = _span(keyframe, old, grid)
-        wanted = _wanted(keyframe, span, old, grid)
-        spot = _nearest(wanted, span, grid.num_slots, taken)
-        if spot is None:
-            notes.append(f"Keyframe {index + 1} (slot {keyframe.slot}) found no free slot and was left out.")
+    for index in sorted(range(len(spans)), key=lambda i: _rank(timeline.keyframes[i], old)):
+        keyframe, span = timeline.keyframes[index], spans[index]
+        moved = None
+        if span and (spot := _nearest(_wanted(keyframe, span, old, grid), span, grid.num_slots, taken)):
+            moved = _moved(keyframe, *spot, old, grid)
+        if moved is None:
+            why = "found no free slot" if span else "has too few frames to fill a slot"
+            notes.append(f"Keyframe {index + 1} (slot {keyframe.slot}) {why} and was left out.")
             continue
-        slot, span = spot
-        taken.update(range(slot, slot + span))
-        moved = _moved(keyframe, slot, span)
-        placed.append((index, moved))
-        if slot != keyframe.slot or span != keyframe.span:
+        taken.update(moved.slots)
+        placed[index] = moved
+        if (moved.slot, moved.span) != (keyframe.slot, keyframe.span):
             notes.append(_note(index + 1, keyframe, moved))
     size = {"width": width or timeline.width, "height": height or timeline.height}
-    kept = tuple(keyframe for _, keyframe in sorted(placed, key=lambda pair: pair[0]))
+    kept = tuple(placed[index] for index in sorted(placed))
     return timeline.model_copy(update={"grid": grid, **size, "keyframes": kept}), notes
 
 
-def _at_an_end(keyframe: Keyframe, grid: FrameGrid) -> bool:
-    return keyframe.slot == 0 or keyframe.slots.stop >= grid.num_slots
+def _rank(keyframe: Keyframe, grid: FrameGrid) -> int:
+    return 0 if keyframe.slot == 0 else 1 if keyframe.slots.stop >= grid.num_slots else 2
 
 
-def _span(keyframe: Keyframe, old: FrameGrid, new: FrameGrid) -> int:
-    """Slots of the new grid that the frames of a clip fill, counted so that the source is never asked for more."""
+def _spans(timeline: Timeline, new: FrameGrid) -> list[int]:
+    """Slots of the new grid for each keyframe; 0 for a clip whose frames fill none.
+
+    Together they leave a slot free where one was, and none takes the only slot of another.
+    """
+    old = timeline.grid
+    spans = [min(_most(k, k.slot, old, new), new.num_slots) for k in timeline.keyframes]
+    covered = {slot for k in timeline.keyframes for slot in range(k.slot, min(k.slots.stop, old.num_slots))}
+    room = new.num_slots - (len(covered) < old.num_slots)
+    while sum(spans) > room and max(spans) > 1:
+        spans[spans.index(max(spans))] -= 1
+    return spans
+
+
+def _most(keyframe: Keyframe, slot: int, old: FrameGrid, new: FrameGrid) -> int:
+    """Slots of the new grid, from `slot` on, that the frames of a keyframe fill."""
     if keyframe.still:
         return 1
-    seconds = keyframe.num_frames(old.temporal_stride) / old.fps
-    have = int(seconds * new.fps + 1e-6)
-    fits = (have - 1) // new.temporal_stride + 1 if keyframe.slot == 0 else have // new.temporal_stride
-    return max(1, min(fits, new.num_slots))
+    frames, stride = len(_source_frames(keyframe, old, new)), new.temporal_stride
+    return (frames - 1) // stride + 1 if slot == 0 else frames // stride
+
+
+def _source_frames(keyframe: Keyframe, old: FrameGrid, new: FrameGrid) -> range:
+    """The frames of its source that a clip keyframe uses, counted at the new rate; none that was not used before."""
+    assert keyframe.source.kind != "image"
+    rate, start = new.fps / old.fps, keyframe.source.start
+    stop = start + keyframe.num_frames(old.temporal_stride)
+    # The last frame may have been shown for half its time only.
+    return range(math.ceil(start * rate - 1e-6), math.floor((stop - 0.5) * rate + 0.5 + 1e-6))
 
 
 def _wanted(keyframe: Keyframe, span: int, old: FrameGrid, new: FrameGrid) -> int:
@@ -73,10 +98,26 @@ def _nearest(wanted: int, span: int, slots: int, taken: set[int]) -> tuple[int, 
     return None
 
 
-def _moved(keyframe: Keyframe, slot: int, span: int) -> Keyframe:
-    noises = (keyframe.noises + (keyframe.noises[-1],) * span)[:span]
+def _moved(keyframe: Keyframe, slot: int, span: int, old: FrameGrid, new: FrameGrid) -> Keyframe | None:
+    """The keyframe in its new slots; None when its frames do not fill one there."""
+    span = min(span, _most(keyframe, slot, old, new))
+    if span < 1:
+        return None
+    # What a video starts with is joined at its end, everything else at its beginning.
+    at_start = keyframe.slot == 0 and keyframe.slots.stop < old.num_slots
+    known, more = keyframe.noises, max(0, span - keyframe.span)
+    noises = ((known[0],) * more + known)[-span:] if at_start else (known + (known[-1],) * more)[:span]
     noise = noises[0] if len(set(noises)) == 1 else noises
-    return keyframe.model_copy(update={"slot": slot, "span": span, "noise": noise})
+    moved = keyframe.model_copy(update={"slot": slot, "span": span, "noise": noise})
+    if keyframe.still:
+        return moved
+    frames, count = _source_frames(keyframe, old, new), moved.num_frames(new.temporal_stride)
+    changes: dict[str, int | None] = {"start": frames.stop - count if at_start else frames.start}
+    if isinstance(keyframe.source, ClipSource):
+        rate, end = new.fps / old.fps, keyframe.source.end
+        changes["begin"] = math.ceil(keyframe.source.begin * rate - 1e-6)
+        changes["end"] = None if end is None else math.floor((end - 0.5) * rate + 0.5 + 1e-6)
+    return moved.model_copy(update={"source": keyframe.source.model_copy(update=changes)})
 
 
 def _note(number: int, before: Keyframe, after: Keyframe) -> str:

@@ -207,4 +207,6 @@ def get_task(name: str) -> Task:
 
 def plan_of(recipe: Recipe) -> Plan:
     """What is run for a recipe. Raises RecipeError when its timeline lacks what its task needs."""
+    if any(k.source.kind == "part" for k in recipe.timeline.keyframes):
+        raise RecipeError("Frames of another part cannot be keyframes of the first: use a picture or a clip.")
     return get_task(recipe.task).plan(recipe.timeline, recipe.options)

@@ -24,12 +24,23 @@ class ImageSource(BaseModel):
 
 
 class ClipSource(BaseModel):
-    """Frames of a clip from `start` on, counted at the timeline's frame rate; the keyframe's slots say how many."""
+    """Frames of a clip from `start` on, counted at the timeline's frame rate; the keyframe's slots say how many.
+
+    begin, end: the frames of the file that are the clip, where the user left some out; end None is the file's end.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["clip"] = "clip"
     path: PathText
     start: int = Field(default=0, ge=0, le=MAX_START)
+    begin: int = Field(default=0, ge=0, le=MAX_START)
+    end: int | None = Field(default=None, ge=1, le=MAX_START)
+
+    @model_validator(mode="after")
+    def _starts_inside(self) -> ClipSource:
+        if self.start < self.begin or (self.end is not None and self.start >= self.end):
+            raise ValueError(f"frame {self.start} is not in the clip, which goes from {self.begin} to {self.end}")
+        return self
 
 
 class PartSource(BaseModel):
