@@ -55,7 +55,7 @@ def build(timeline: Timeline, folder: Path) -> gr.Blocks:
                 button.click(lambda update=update: update, None, editor, **quiet)
         with gr.Row():
             gr.Video(publish(clip(folder / "player.mp4", 24)), elem_id="player", height=160)
-            told = gr.JSON(elem_id="told")
+            told = gr.Textbox(elem_id="told", label="What Python gets", lines=6)
             event = gr.Textbox(elem_id="event", label="Last event")
         editor.input(_told, editor, told, show_progress="hidden", trigger_mode="always_last", api_name="told")
         editor.take(_taken, None, event, **quiet)
@@ -65,8 +65,8 @@ def build(timeline: Timeline, folder: Path) -> gr.Blocks:
     return page
 
 
-def _told(timeline: Timeline | None) -> Any:
-    return None if timeline is None else timeline.model_dump(mode="json")
+def _told(timeline: Timeline | None) -> str:
+    return "" if timeline is None else timeline.model_dump_json()
 
 
 def _taken(event: gr.EventData) -> str:
@@ -109,7 +109,8 @@ def example(folder: Path, slots: int, keyframes: int) -> Timeline:
 def _keyframe(folder: Path, number: int, slot: int, span: int) -> Keyframe:
     colour = COLOURS[number % len(COLOURS)]
     if span == 1:
-        return Keyframe(slot=slot, source=ImageSource(path=picture(folder / f"picture-{number}.png", colour)), noise=0.2)
+        path = picture(folder / f"picture-{number}.png", colour)
+        return Keyframe(slot=slot, source=ImageSource(path=path), noise=0.2)
     path = clip(folder / "clip.mp4", CLIP_FRAMES)
     return Keyframe(slot=slot, span=span, source=ClipSource(path=path, start=3), noise=(0.1, 0.5))
 

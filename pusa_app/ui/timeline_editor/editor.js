@@ -64,7 +64,7 @@ function forget() {
 function choose(ids, slot = null) {
   chosen = new Set(ids);
   cursor = ids.length ? null : slot;
-  shapeName = null;
+  asList = false;
   draw();
 }
 
@@ -174,9 +174,8 @@ function fillLibrary(panel, close) {
 
 function fillHelp(panel) {
   const keys = make('dl', 'te-help', panel);
-  const arrows = `← →`;
   for (const [combination, words] of [
-    ['Tab', 'help_tab'], [arrows, 'help_arrows'], ['Shift + ↑ ↓', 'help_shift'], ['Home End', 'help_ends'],
+    ['Tab', 'help_tab'], ['← →', 'help_arrows'], ['Ctrl + ← →', 'help_edge'], ['Shift + ↑ ↓', 'help_shift'], ['Home End', 'help_ends'],
     ['Del', 'help_delete'], ['Ctrl + Z, Y', 'help_undo'], ['Ctrl + C X V D', 'help_copy'], ['Esc', 'help_escape'],
     [`Shift + ${say('key_click')}`, 'help_select'], [`Alt + ${say('key_drag')}`, 'help_fine'],
     [`Ctrl + ${say('key_wheel')}`, 'help_wheel'],

@@ -2,7 +2,7 @@
 
 let inspected = '';   // what the inspector was built for
 let fields = [];      // functions that write the present values into its controls
-let shapeName = null; // the shape of the noise that the user picked for what is chosen
+let asList = false;   // whether the noise is shown as a list of numbers, whatever its shape
 const SHAPES = ['constant', 'rising', 'falling', 'list'];
 
 const chosenKeys = () => inTime(value.keyframes.filter(k => chosen.has(k.id)));
@@ -12,7 +12,7 @@ const totalSpan = keys => keys.reduce((sum, k) => sum + k.span, 0);
 function drawInspector() {
   const keys = chosenKeys();
   const what = JSON.stringify([keys.map(k => [k.id, k.kind, k.span > 1, k.file.path]), keys.length ? null : cursor,
-    props.readonly, geo.slots, keys.length ? null : multipliers(value)[cursor], shapeName]);
+    props.readonly, geo.slots, currentShape(keys)]);
   if (what === inspected && inspector.childNodes.length) { refreshInspector(); return; }
   // A control that rebuilds its own inspector keeps the focus, by its name.
   const name = inspector.contains(document.activeElement) ? document.activeElement.dataset.name : null;
@@ -46,6 +46,7 @@ function inspectKeyframe(k) {
   make('span', 'te-kind', head, k.kind === 'image' ? say('image') : say('clip', { frames: k.frames }));
   const where = make('span', 'te-where', head);
   fields.push(() => { const now = only(); if (now) write(where, keyframeText(value.grid, now)); });
+  actions(head, true);
   const row = make('div', 'te-fields', main);
   numberField(row, 'slot', { least: () => 0, most: () => geo.slots - 1, get: now => now.slot, set: moveToSlot });
   if (k.kind === 'clip') {
@@ -55,7 +56,6 @@ function inspectKeyframe(k) {
   fitField(row);
   noiseFields(row, [k]);
   if (k.kind === 'clip') trimStrip(main, k);
-  actions(main, true);
 }
 
 function inspectSeveral(keys) {
@@ -66,8 +66,8 @@ function inspectSeveral(keys) {
     const now = chosenKeys();
     write(text, say('several', { count: now.length, slots: totalSpan(now) }));
   });
+  actions(head, false);
   noiseFields(make('div', 'te-fields', main), keys);
-  actions(main, false);
 }
 
 function actions(parent, single) {
@@ -192,6 +192,8 @@ function shapeOf(keys) {
   return to > from ? 'rising' : 'falling';
 }
 
+const currentShape = keys => asList || !keys.length ? 'list' : shapeOf(keys);
+
 function noiseFields(parent, keys) {
   if (totalSpan(keys) === 1) {
     numberField(parent, 'noise', {
@@ -202,9 +204,8 @@ function noiseFields(parent, keys) {
   }
   const box = make('div', 'te-field te-field-shape', parent);
   make('span', 'te-label', box, say('noise'));
-  const current = () => shapeName ?? shapeOf(chosenKeys());
-  segments(box, 'shape', SHAPES.map(name => [name, say(name)]), current, chooseShape);
-  const name = current();
+  segments(box, 'shape', SHAPES.map(name => [name, say(name)]), () => currentShape(chosenKeys()), chooseShape);
+  const name = currentShape(keys);
   if (name === 'list') listField(parent);
   else if (name === 'constant') rampField(parent, 'level', [0]);
   else for (const [end, at] of [['from', [0]], ['to', [-1]]]) rampField(parent, end, at);
@@ -212,7 +213,7 @@ function noiseFields(parent, keys) {
 
 function chooseShape(name) {
   const keys = chosenKeys(), noise = keys.flatMap(k => k.noise), count = noise.length;
-  shapeName = name;
+  asList = name === 'list';
   let low = Math.min(...noise), high = Math.max(...noise);
   // A ramp between equal ends would be no ramp.
   if (low === high) [low, high] = low >= 0.5 ? [round2(low - 0.4), low] : [low, round2(low + 0.4)];

@@ -48,6 +48,7 @@ function keyOfCard(event) {
   const k = value.keyframes.find(x => x.id === event.target.parentNode.dataset.id);
   const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
   if (by && event.shiftKey) return change(louder(value, chosenKeys(), by * noiseStep(event)), 'noise'), true;
+  if (by && (event.ctrlKey || event.metaKey)) return setSpan(k, k.span + by), true;
   if (by) return moveBy(k, by), true;
   if (event.key === 'Home') return change(stepped(value, k, 1, -1)), true;
   if (event.key === 'End') return change(stepped(value, k, -1, geo.slots)), true;
@@ -86,10 +87,15 @@ function keyOfSlot(event) {
   return true;
 }
 
+// What a pointer focuses it has chosen already, and shows so; what Tab comes to is chosen and has a ring.
+let byKeys = false;
+const watchHands = keys => () => { byKeys = keys; root.classList.toggle('te-by-pointer', !keys); };
+document.addEventListener('keydown', watchHands(true), { capture: true });
+document.addEventListener('pointerdown', watchHands(false), { capture: true });
+
 root.addEventListener('focusin', event => {
   const key = event.target.closest('.te-key');
-  // A pointer has chosen already, and may have chosen several.
-  if (key && !chosen.has(key.dataset.id) && !drag && event.target.matches(':focus-visible')) choose([key.dataset.id]);
+  if (key && byKeys && !chosen.has(key.dataset.id) && !drag) choose([key.dataset.id]);
 });
 
 // --- the clipboard -----------------------------------------------------------------------------------------------------

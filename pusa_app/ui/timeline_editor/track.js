@@ -267,6 +267,7 @@ function drawKey(k) {
     node.group.style.width = `${widthOf(k.slot, k.span)}px`;
   }
   if (placed || before?.thumbs !== k.thumbs || before?.start !== k.start) drawFilm(node, k);
+  if (before?.fit !== k.fit || before?.focus !== k.focus) frameFilm(node, k);
   if (placed || before?.noise !== k.noise) drawHandles(node, k);
   if (node.on !== on) { node.group.classList.toggle('te-chosen', on); node.card.setAttribute('aria-current', on); }
   if (before?.kind !== k.kind) node.group.dataset.kind = k.kind;
@@ -304,6 +305,12 @@ function drawFilm(node, k) {
     node.pictures.set(i, image);
   }
   for (const [i, image] of node.pictures) if (image.hidden === shown.has(i)) image.hidden = !shown.has(i);
+}
+
+/** Show of the pictures what is kept of them. */
+function frameFilm(node, k) {
+  node.film.style.setProperty('--te-fit', k.fit === 'pad' ? 'contain' : 'cover');
+  node.film.style.setProperty('--te-focus', k.focus.map(x => `${100 * x}%`).join(' '));
 }
 
 /** A handle per slot, and a bar between them that moves all. */

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import gradio as gr
 from gradio.data_classes import FileData, GradioModel
-from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError
 
 from pusa_app.errors import MediaError
 from pusa_app.timeline import MAX_FRAMES, MAX_SIDE, ClipSource, FrameGrid, ImageSource, Keyframe, Timeline
@@ -18,8 +17,8 @@ from pusa_app.ui.timeline_editor.thumbs import MAX_THUMBS, NOT_UPLOADED, look_at
 MAX_THUMB_CHARS = 40_000
 MAX_KEYFRAMES = 1000
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Thumb = Annotated[str, Field(max_length=MAX_THUMB_CHARS, pattern=r"^data:image/(jpeg|png|webp);base64,[A-Za-z0-9+/=]*$")]
-Problem = Callable[[str], Exception]
+DATA_URL = r"^data:image/(jpeg|png|webp);base64,[A-Za-z0-9+/=]*$"
+Thumb = Annotated[str, Field(max_length=MAX_THUMB_CHARS, pattern=DATA_URL)]
 
 
 class EditorGrid(GradioModel):
@@ -64,11 +63,10 @@ class EditorValue(GradioModel):
     height: int = Field(ge=8, le=MAX_SIDE)
     keyframes: list[EditorKeyframe] = Field(default_factory=list, max_length=MAX_KEYFRAMES)
 
-    @model_validator(mode="wrap")
     @classmethod
-    def _in_words(cls, data: Any, handler: ModelWrapValidatorHandler[EditorValue]) -> EditorValue:
+    def model_validate(cls, obj: Any, **more: Any) -> EditorValue:  # what Gradio calls with what a client sent
         try:
-            return handler(data)
+            return super().model_validate(obj, **more)
         except ValidationError as error:
             raise refusal(f"The timeline is not valid {_first_mistake(error)}.") from None
 

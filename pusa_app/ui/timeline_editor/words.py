@@ -7,8 +7,6 @@ WORDS: dict[str, str] = {
     "facts": "{frames} frames, {slots} slots, {seconds} s at {fps} fps",
     "empty": "There is no timeline yet.",
     "noise_axis": "Noise",
-    "free_key": "1: made by the model",
-    "kept_key": "0: kept exactly",
     # What a noise level means for a keyframe.
     "exact": "this exact frame",
     "nearly": "nearly this exact frame",
@@ -114,5 +112,4 @@ WORDS: dict[str, str] = {
     "key_click": "Click",
     "key_drag": "drag",
     "key_wheel": "wheel",
-    "key_arrows": "arrows",
 }
