@@ -114,7 +114,7 @@ function layOut() {
   const reach = Math.max(slots, ...value.keyframes.map(endOf));
   const room = Math.max(viewWidth, 120);
   const fitting = reach > 1 ? (room - ZERO_WIDTH) / (reach - 1) : room;
-  const comfortable = coarse.matches ? 42 : 26;
+  const comfortable = coarse.matches ? 40 : 26;
   let width = zoom === 'auto' ? Math.max(comfortable, fitting) : zoom === 'fit' ? fitting : Math.max(zoom, fitting);
   width = Math.max(width, 5);
   const zero = reach > 1 ? Math.max(ZERO_WIDTH, width / value.grid.temporal_stride) : Math.min(room, 200);
