@@ -82,11 +82,14 @@ def _wanted(keyframe: Keyframe, span: int, old: FrameGrid, new: FrameGrid) -> in
         return 0
     if keyframe.slots.stop >= old.num_slots:
         return max(0, new.num_slots - span)
-    same_clock = (old.temporal_stride, old.fps) == (new.temporal_stride, new.fps)
-    if same_clock:
+    if _same_clock(old, new):
         return min(keyframe.slot, max(0, new.num_slots - span))
     share = keyframe.slot / max(1, old.num_slots - 1)
     return min(round(share * (new.num_slots - 1)), max(0, new.num_slots - span))
+
+
+def _same_clock(old: FrameGrid, new: FrameGrid) -> bool:
+    return (old.temporal_stride, old.fps) == (new.temporal_stride, new.fps)
 
 
 def _nearest(wanted: int, span: int, slots: int, taken: set[int]) -> tuple[int, int] | None:
@@ -103,6 +106,8 @@ def _moved(keyframe: Keyframe, slot: int, span: int, old: FrameGrid, new: FrameG
     span = min(span, _most(keyframe, slot, old, new))
     if span < 1:
         return None
+    if (slot, span) == (keyframe.slot, keyframe.span) and _same_clock(old, new):
+        return keyframe
     # What a video starts with is joined at its end, everything else at its beginning.
     at_start = keyframe.slot == 0 and keyframe.slots.stop < old.num_slots
     known, more = keyframe.noises, max(0, span - keyframe.span)
