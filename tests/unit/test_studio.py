@@ -16,7 +16,6 @@ from pusa_app import media, testing
 from pusa_app.cli import read_recipe
 from pusa_app.errors import MediaError, ModelError, RecipeError
 from pusa_app.jobs import Job
-from pusa_app.presets import presets
 from pusa_app.settings import Settings
 from pusa_app.studio import Studio, check_recipe, new_recipe
 from pusa_app.timeline import Given, Keyframe, Recipe, get_task
@@ -85,14 +84,6 @@ def test_a_task_says_what_is_missing_or_too_much() -> None:
         get_task("text-to-video").plan(with_picture)
     with pytest.raises(RecipeError, match="text-to-video"):
         get_task("make-coffee")
-
-
-def test_every_preset_is_a_recipe_that_can_run() -> None:
-    assert presets()
-    for preset in presets():
-        given = {} if preset.image_path is None else {"image": Given(path=str(preset.image_path))}
-        timeline = get_task(preset.task).timeline(testing.card().spec.timeline(), given)
-        check_recipe(new_recipe(testing.card(), preset.task, prompt=preset.prompt, keyframes=timeline.keyframes))
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
