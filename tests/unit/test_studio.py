@@ -17,7 +17,7 @@ from pusa_app.cli import read_recipe
 from pusa_app.errors import MediaError, ModelError, RecipeError
 from pusa_app.jobs import Job
 from pusa_app.settings import Settings
-from pusa_app.studio import Studio, check_recipe, new_recipe
+from pusa_app.studio import Studio, new_recipe
 from pusa_app.timeline import Given, Keyframe, Recipe, get_task
 
 PATIENCE = 90.0
