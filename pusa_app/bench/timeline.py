@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m pusa_app bench timeline", description=__doc__, allow_abbrev=False)
     parser.add_argument("--repetitions", type=integer(1, 100), default=6, help="drags of each kind")
     options = parser.parse_args(argv)
-    with _served() as url, _page(url) as page:
-        page.evaluate(WATCH)
+    with _browser() as browser, _served() as url:
+        page = _open(browser, url)
         drags = {
             "moving a keyframe": lambda: _drag(page, _middle(page, ".te-card", 0), [(26 * n, 0) for n in _walk(30)]),
             "dragging noise": lambda: _drag(page, _middle(page, ".te-dot", 2), [(0, -6 * n) for n in _walk(14)]),
@@ -109,9 +109,19 @@ def _middle(page: Any, selector: str, index: int) -> tuple[float, float]:
     return float(box[0]), float(box[1])
 
 
+def _open(browser: Any, url: str) -> Any:
+    """The editor's page, with the watch on it."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(url)
+    page.wait_for_selector(".te-card", timeout=PATIENCE_SECONDS * 1000)
+    page.wait_for_timeout(1500)  # until all pictures are decoded
+    page.evaluate(WATCH)
+    return page
+
+
 @contextmanager
-def _page(url: str) -> Iterator[Any]:
-    """The editor in a browser. Raises UserError when there is no Playwright or no Chromium."""
+def _browser() -> Iterator[Any]:
+    """Headless Chromium. Raises UserError when there is no Playwright or no Chromium."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -121,11 +131,7 @@ def _page(url: str) -> Iterator[Any]:
         raise UserError(NO_BROWSER)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.goto(url)
-        page.wait_for_selector(".te-card", timeout=PATIENCE_SECONDS * 1000)
-        page.wait_for_timeout(1500)
-        yield page
+        yield browser
         browser.close()
 
 

@@ -270,6 +270,9 @@ def test_inspector(url: str, visit: Callable[..., Editor], files: Path, shot: Ca
     assert editor.told(lambda t: t.keyframes[2].noise == (0.1, 0.3, 0.5))
     page.click("[data-name=shape-falling]")
     assert editor.told(lambda t: t.keyframes[2].noise == (0.5, 0.3, 0.1))
+    fill("from", "0.1")
+    fill("to", "0.2")
+    assert editor.told(lambda t: t.keyframes[2].noise == (0.1, 0.15, 0.2)), "a ramp whose ends meet stays a ramp"
     page.click("[data-name=shape-list]")
     fill("values", "0.1, 0.2")
     assert "3 numbers from 0 to 1" in editor.alert()
@@ -293,6 +296,11 @@ def test_inspector(url: str, visit: Callable[..., Editor], files: Path, shot: Ca
     box = page.locator(".te-focus").bounding_box()
     page.mouse.click(box["x"] + 4, box["y"] + 20)
     assert editor.told(lambda t: t.keyframes[0].focus == (0.0, 0.5))
+    page.mouse.move(box["x"] + 4, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 120, box["y"] + 20, steps=4)
+    editor.press("Escape")
+    page.mouse.up()
     page.focus(".te-focus")
     editor.press("ArrowRight", "ArrowRight")
     assert editor.told(lambda t: t.keyframes[0].focus == (0.1, 0.5))
@@ -348,8 +356,11 @@ def test_keys(url: str, visit: Callable[..., Editor], shot: Callable[..., None])
     editor.press("Control+ArrowRight")
     assert editor.slots()[2] == (4, 3)
 
+    editor.press("Control+a")
+    assert "3 keyframes, 5 slots" in page.inner_text(".te-inspector")
+
     # The clipboard.
-    page.locator(".te-card").nth(0).focus()
+    page.locator(".te-card").nth(0).click()
     editor.press("Control+d")
     assert editor.slots() == [(0, 1), (1, 1), (2, 1), (4, 3)]
     editor.press("Control+x")
@@ -408,7 +419,6 @@ def test_files(url: str, visit: Callable[..., Editor], files: Path, shot: Callab
     assert page.locator(".te img[onerror]").count() == 0
     shot(page, "editor-evil")
     page.click(".te-delete")
-    editor.press("Control+a")
 
     # What is no picture and no clip, in words; nothing is added.
     for name, words in (("notes.txt", "neither a picture nor a clip"), ("fake.png", "not a picture that can be read")):
@@ -503,6 +513,16 @@ def test_save_and_load(url: str, visit: Callable[..., Editor], files: Path, cach
     assert "neither in broken.json nor on this machine" in broken(lambda d: d.update(files={}))
     assert "neither" in broken(lambda d: d["keyframes"][0].update(file="/etc/passwd"))
     assert len(editor.slots()) == 3 and len(editor.told().keyframes) == 3, "nothing changed"
+
+    # A file that is not in it is found where it was, on the same machine.
+    there = json.loads(saved.read_text().replace("/elsewhere", str(cache)))
+    saved.write_text(json.dumps({**there, "files": {}}))
+    page.click(".te-do-clear")
+    editor.told(lambda t: not t.keyframes)
+    dropped(editor, saved, editor.slot(0), "drop")
+    assert facts(editor.told(lambda t: len(t.keyframes) == 3)) == facts(before)
+    page.locator(".te-card").nth(0).click()
+    page.wait_for_function("document.querySelector('.te-focus img').naturalWidth === 180")
 
 
 def test_python_changes_the_editor(url: str, visit: Callable[..., Editor], shot: Callable[..., None]) -> None:
@@ -603,6 +623,7 @@ def test_touch_on_a_phone(url: str, visit: Callable[..., Editor], shot: Callable
     assert page.evaluate("window.scrollY") > 40
     page.evaluate("window.scrollTo(0, 0)")
     # A finger that goes sideways on free slots scrolls the timeline.
+    page.click(".te-do-zoom_in")
     x, y = editor.slot(2)
     touch(editor, (x, y), (x - 120, y))
     assert page.evaluate("document.querySelector('.te-scroll').scrollLeft") > 0

@@ -7,6 +7,8 @@ import json
 import math
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -310,12 +312,17 @@ def test_script_and_words_belong_together() -> None:
     assert "innerHTML" not in script and "insertAdjacentHTML" not in script
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node to run the model in")
+def in_node(program: str) -> Any:
+    """What a program says as JSON, with the script's model in scope."""
+    if shutil.which("node") is None:
+        pytest.skip("there is no node to run the model in")
+    model = (Path(thumbs_module.__file__).parent / SCRIPTS[0]).read_text(encoding="utf-8")
+    whole = f"const props = {{}};\n{model}\n{program}"
+    return json.loads(subprocess.run(["node", "-e", whole], capture_output=True, text=True, check=True).stdout)
+
+
 def test_the_model_counts_as_python_does() -> None:
     """Frames of slots and noise multipliers, in the script and in pusa_app.timeline."""
-    import subprocess
-
-    model = (Path(thumbs_module.__file__).parent / SCRIPTS[0]).read_text()
     keyframes = (
         Keyframe(slot=0, span=2, source=ClipSource(path="a"), noise=(0.1, 0.4)),
         Keyframe(slot=4, source=ImageSource(path="b"), noise=0.3),
@@ -324,16 +331,59 @@ def test_the_model_counts_as_python_does() -> None:
     value = timeline.model_dump(mode="json")
     for entry, k in zip(value["keyframes"], keyframes, strict=True):
         entry["noise"] = list(k.noises)
-    program = f"""const props = {{}}; {model}
-    const value = {json.dumps(value)}, grid = value.grid, n = slotsOf(grid);
-    const frames = Array.from({{ length: n }}, (_, s) => [firstFrame(grid, s), framesIn(grid, s, 1)]);
-    const clip = {{ kind: 'clip', frames: 30, start: 3 }};
-    console.log(JSON.stringify([multipliers(value), frames, [0, 1, 5].map(s => longestSpan(grid, clip, s))]));"""
-    out = subprocess.run(["node", "-e", program], capture_output=True, text=True, check=True)
-    multipliers, frames, spans = json.loads(out.stdout)
+    multipliers, frames, spans = in_node(
+        f"""const value = {json.dumps(value)}, grid = value.grid, n = slotsOf(grid);
+        const frames = Array.from({{ length: n }}, (_, s) => [firstFrame(grid, s), framesIn(grid, s, 1)]);
+        const clip = {{ kind: 'clip', frames: 30, start: 3 }};
+        console.log(JSON.stringify([multipliers(value), frames, [0, 1, 5].map(s => longestSpan(grid, clip, s))]));"""
+    )
     assert multipliers == list(timeline.noise_multipliers())
     assert frames == [[GRID.frames_of(s)[0], len(GRID.frames_of(s))] for s in range(GRID.num_slots)]
     assert spans == [5, 4, 4]
+
+
+def test_no_edit_breaks_a_timeline() -> None:
+    """Any row of edits: keyframes never overlap, leave the clip, run out of source frames or lack a noise."""
+    program = """
+    let seed = 7;
+    const below = n => (seed = (seed * 48271) % 2147483647) % n;
+    const grid = { num_frames: 6 * 11 + 1, temporal_stride: 6, fps: 12 };
+    let value = { grid, width: 64, height: 64, keyframes: [] }, done = 0;
+    const check = v => {
+      const slots = Array(slotsOf(grid)).fill(0);
+      for (const k of v.keyframes) {
+        for (let s = k.slot; s < endOf(k); s++) slots[s]++;
+        const used = framesIn(grid, k.slot, k.span);
+        const whole = Number.isInteger(k.slot) && k.slot >= 0 && k.span >= 1 && k.noise.length === k.span
+          && (k.kind === 'image' ? k.span === 1 : k.start >= 0 && k.start + used <= k.frames)
+          && k.noise.every(x => x >= 0 && x <= 1);
+        if (!whole) throw new Error('keyframe ' + JSON.stringify(k));
+      }
+      if (slots.length !== 12 || slots.some(n => n > 1)) throw new Error('overlap ' + JSON.stringify(v));
+      if (multipliers(v).length !== 12) throw new Error('multipliers');
+    };
+    for (let i = 0; i < 6000; i++) {
+      const k = value.keyframes[below(Math.max(1, value.keyframes.length))];
+      const some = new Set(value.keyframes.filter(() => below(2)).map(x => x.id));
+      const kind = below(2) ? 'image' : 'clip', frames = kind === 'image' ? 1 : 1 + below(40);
+      const span = kind === 'image' ? 1 : 1 + below(4);
+      const fresh = { id: newId(), kind, frames, start: 0, slot: 0, span, noise: Array(span).fill(0.2), file: {} };
+      const edit = below(k ? 8 : 1);
+      let next = value;
+      if (edit === 0) next = inserted(value, fresh, below(12))[0] ?? value;
+      if (edit === 1) next = moved(value, some, below(25) - 12);
+      if (edit === 2) next = stepped(value, k, below(2) ? 1 : -1);
+      if (edit === 3 && k.kind === 'clip') next = rightEndAt(value, k, below(14) - 1)[0];
+      if (edit === 4 && k.kind === 'clip') next = leftEndAt(value, k, below(14) - 1)[0];
+      if (edit === 5) next = louder(value, [k], (below(200) - 100) / 100, below(2) ? null : below(k.span));
+      if (edit === 6) next = stepped(value, k, 1, -1);
+      if (edit === 7 && !below(3)) next = { ...value, keyframes: value.keyframes.filter(x => x !== k) };
+      check(next);
+      if (next !== value) done++;
+      value = next;
+    }
+    console.log(JSON.stringify(done));"""
+    assert in_node(program) > 2000
 
 
 def test_a_value_is_not_changed_by_reading_it(editor: TimelineEditor, picture: str) -> None:
@@ -341,3 +391,13 @@ def test_a_value_is_not_changed_by_reading_it(editor: TimelineEditor, picture: s
     before = copy.deepcopy(value)
     sent(editor, value)
     assert value == before and FileData(path=picture).path == picture
+
+
+def test_the_measurement_needs_playwright(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pusa_app.bench import timeline
+    from pusa_app.errors import UserError
+
+    monkeypatch.setitem(sys.modules, "playwright.sync_api", None)
+    with pytest.raises(UserError) as caught:
+        timeline.main(["--repetitions", "1"])
+    assert str(caught.value) == timeline.NO_PLAYWRIGHT

@@ -75,9 +75,8 @@ function followMove(dx) {
   const wanted = slotAt(left(k.slot) + dx + Math.min(geo.width, widthOf(k.slot)) / 2);
   const next = wanted === drag.wanted ? value : moved(base, chosen, wanted - k.slot);
   drag.wanted = wanted;
-  const now = next.keyframes.find(x => x.id === k.id);
-  return [next, say(now.span === 1 ? 'slot_text' : 'slots_text', {
-    slot: now.slot, last: endOf(now) - 1, frames: framesText(value.grid, now.slot, now.span) })];
+  const shorter = next.keyframes.find(x => x.id === k.id).span < k.span;
+  return [next, spanWords(next, shorter ? 'ends' : null)];
 }
 
 /** The number of the border between slots that is nearest. */

@@ -29,6 +29,7 @@ function remember() {
 
 function settle() {
   complain('');
+  tell('');
   draw();
   commit();
 }
@@ -64,7 +65,7 @@ function forget() {
 function choose(ids, slot = null) {
   chosen = new Set(ids);
   cursor = ids.length ? null : slot;
-  asList = false;
+  asked = null;
   draw();
 }
 
@@ -73,11 +74,14 @@ function load() {
   const next = props.value ? structuredClone(props.value) : null;
   if (next && essence(next) === essence(value)) return;
   if (drag) endDrag(false);
+  abandon?.();
   if (value && next) { remember(); lastTag = null; }
   value = next;
   inspected = '';
   forget();
   draw();
+  // What Python changed it also explains, and may have to say the same again.
+  tell(props.notice);
 }
 
 // --- toolbar -----------------------------------------------------------------------------------------------------------
@@ -177,7 +181,7 @@ function fillHelp(panel) {
   for (const [combination, words] of [
     ['Tab', 'help_tab'], ['← →', 'help_arrows'], ['Ctrl + ← →', 'help_edge'], ['Shift + ↑ ↓', 'help_shift'], ['Home End', 'help_ends'],
     ['Del', 'help_delete'], ['Ctrl + Z, Y', 'help_undo'], ['Ctrl + C X V D', 'help_copy'], ['Esc', 'help_escape'],
-    [`Shift + ${say('key_click')}`, 'help_select'], [`Alt + ${say('key_drag')}`, 'help_fine'],
+    [`Shift + ${say('key_click')}`, 'help_select'], ['Ctrl + A', 'help_all'], [`Alt + ${say('key_drag')}`, 'help_fine'],
     [`Ctrl + ${say('key_wheel')}`, 'help_wheel'],
   ]) {
     make('dt', '', keys, combination);

@@ -2,7 +2,7 @@
 
 let inspected = '';   // what the inspector was built for
 let fields = [];      // functions that write the present values into its controls
-let asList = false;   // whether the noise is shown as a list of numbers, whatever its shape
+let asked = null;     // the shape of the noise that the user asked for: a ramp whose ends meet stays a ramp
 const SHAPES = ['constant', 'rising', 'falling', 'list'];
 
 const chosenKeys = () => inTime(value.keyframes.filter(k => chosen.has(k.id)));
@@ -192,7 +192,11 @@ function shapeOf(keys) {
   return to > from ? 'rising' : 'falling';
 }
 
-const currentShape = keys => asList || !keys.length ? 'list' : shapeOf(keys);
+function currentShape(keys) {
+  if (!keys.length) return null;
+  const shape = shapeOf(keys);
+  return asked === 'list' || (asked && shape === 'constant') ? asked : shape;
+}
 
 function noiseFields(parent, keys) {
   if (totalSpan(keys) === 1) {
@@ -213,7 +217,7 @@ function noiseFields(parent, keys) {
 
 function chooseShape(name) {
   const keys = chosenKeys(), noise = keys.flatMap(k => k.noise), count = noise.length;
-  asList = name === 'list';
+  asked = name;
   let low = Math.min(...noise), high = Math.max(...noise);
   // A ramp between equal ends would be no ramp.
   if (low === high) [low, high] = low >= 0.5 ? [round2(low - 0.4), low] : [low, round2(low + 0.4)];
@@ -234,6 +238,7 @@ function rampField(parent, name, [at]) {
   onEntered(input, typed => {
     const x = Number(typed);
     if (typed.trim() === '' || !Number.isFinite(x)) return;
+    asked = currentShape(chosenKeys());
     const [from, to, count] = ends(), level = round2(clamp(x, 0, 1));
     const numbers = name === 'level' ? ramp(level, level, count) : at === 0 ? ramp(level, to, count) : ramp(from, level, count);
     change(withNoises(value, chosenKeys(), numbers), `noise-${name}`);
@@ -293,26 +298,15 @@ function cropBox([width, height], k) {
   return [(100 - w) * k.focus[0], (100 - h) * k.focus[1], w, h];
 }
 
+/** The focus at which the middle of what is kept is where the pointer is. */
 function dragFocus(box, shown) {
-  let rect = null, before = null;
-  const to = event => {
-    const now = only();
-    const [, , w, h] = cropBox(shown(), now);
+  const begin = () => only()?.fit === 'crop' ? { k: only(), rect: box.firstChild.getBoundingClientRect() } : null;
+  draggable(box, begin, (event, { k, rect }) => {
+    const [, , w, h] = cropBox(shown(), k);
     const part = (at, size) => size > 99.9 ? 0.5 : round2(clamp((100 * at - size / 2) / (100 - size), 0, 1));
     const focus = [part((event.clientX - rect.left) / rect.width, w), part((event.clientY - rect.top) / rect.height, h)];
-    value = replaced(value, { ...now, focus });
-    refreshInspector();
-  };
-  box.addEventListener('pointerdown', event => {
-    if (event.button || only()?.fit !== 'crop') return;
-    rect = box.firstChild.getBoundingClientRect();
-    before = value;
-    box.setPointerCapture(event.pointerId);
-    to(event);
+    return replaced(value, { ...k, focus });
   });
-  box.addEventListener('pointermove', event => { if (before && only()) to(event); });
-  box.addEventListener('pointerup', () => { if (before) { const next = value; value = before; before = null; change(next); } });
-  box.addEventListener('pointercancel', () => { if (before) { value = before; before = null; draw(); } });
 }
 
 function keysOfFocus(box) {
@@ -348,25 +342,45 @@ function trimStrip(parent, k) {
 
 /** Drag the window, or press where its middle should be. */
 function dragTrim(strip) {
-  let grip = null;
-  const to = event => {
-    const start = Math.round(grip.start + (event.clientX - grip.x) / grip.width * grip.k.frames);
-    value = replaced(value, { ...grip.k, start: clamp(start, 0, mostStart(grip.k)) });
-    drawMoving();
-  };
-  strip.addEventListener('pointerdown', event => {
-    const k = only();
-    if (event.button || !k) return;
-    event.preventDefault();
-    const rect = strip.getBoundingClientRect();
-    const used = framesIn(value.grid, k.slot, k.span);
+  const begin = event => {
+    const k = only(), rect = strip.getBoundingClientRect(), used = framesIn(value.grid, k.slot, k.span);
     const pressed = (event.clientX - rect.left) / rect.width * k.frames;
     const inside = pressed >= k.start && pressed <= k.start + used;
-    grip = { k, x: event.clientX, width: rect.width, start: inside ? k.start : pressed - used / 2, before: value };
-    strip.setPointerCapture(event.pointerId);
+    return { k, x: event.clientX, width: rect.width, start: inside ? k.start : pressed - used / 2 };
+  };
+  draggable(strip, begin, (event, { k, x, width, start }) => {
+    const to = Math.round(start + (event.clientX - x) / width * k.frames);
+    return replaced(value, { ...k, start: clamp(to, 0, mostStart(k)) });
+  });
+}
+
+// --- dragging in the inspector ---------------------------------------------------------------------------------------
+
+let abandon = null;  // puts back what a drag in the inspector has done so far
+
+/** `begin(event)` gives what a move has to know, or null; `follow(event, that)` the value as it is then. */
+function draggable(node, begin, follow) {
+  let grip = null, before = null;
+  const end = keep => {
+    if (!grip) return;
+    const next = value;
+    value = before;
+    grip = abandon = null;
+    if (!keep || !change(next)) draw();
+  };
+  const to = event => { value = follow(event, grip); drawMoving(); };
+  node.addEventListener('pointerdown', event => {
+    if (event.button || !only()) return;
+    grip = begin(event);
+    if (!grip) return;
+    event.preventDefault();
+    node.focus({ preventScroll: true });
+    before = value;
+    abandon = () => end(false);
+    node.setPointerCapture(event.pointerId);
     to(event);
   });
-  strip.addEventListener('pointermove', event => { if (grip) to(event); });
-  strip.addEventListener('pointerup', () => { if (grip) { const next = value; value = grip.before; grip = null; change(next); } });
-  strip.addEventListener('pointercancel', () => { if (grip) { value = grip.before; grip = null; draw(); } });
+  node.addEventListener('pointermove', event => { if (grip) to(event); });
+  node.addEventListener('pointerup', () => end(true));
+  node.addEventListener('pointercancel', () => end(false));
 }

@@ -20,15 +20,18 @@ root.addEventListener('keydown', event => {
 
 function escape(event) {
   if (drag) endDrag(false);
+  else if (abandon) abandon();
   else if (!closeMenus()) { if (chosen.size) choose([]); else return; }
   event.preventDefault();
   event.stopPropagation();
 }
 
-/** Undo, redo and duplicate; true when it was one of them. Copy, cut and paste come as events of their own. */
+/** Undo, redo, duplicate and choose all; true when it was one of them. Copy, cut and paste come as events of their own. */
 function command(event) {
   const key = event.key.toLowerCase();
-  if (props.readonly || drag) return false;
+  if (drag) return false;
+  if (key === 'a' && !isTyping(event.target)) return choose(value.keyframes.map(k => k.id)), true;
+  if (props.readonly) return false;
   if (key === 'z') return event.shiftKey ? redo() : undo(), true;
   if (key === 'y') return redo(), true;
   if (key === 'd' && !isTyping(event.target)) return duplicate(), true;

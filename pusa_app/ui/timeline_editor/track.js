@@ -167,10 +167,6 @@ function drawCell({ box, index, frames }, slot) {
   const first = firstFrame(value.grid, slot), last = first + framesIn(value.grid, slot, 1) - 1;
   write(frames, first === last ? String(first) : `${first}–${last}`);
   frames.hidden = wide < 68 && !(slot === 0 && geo.width >= 68);
-  const state = slot >= geo.slots ? say('slot_after_end') : say('slot_free');
-  const text = `${say('slot_text', { slot, frames: framesText(value.grid, slot, 1) })}: ${state}`;
-  mark(box, 'aria-label', text);
-  box.title = text;
 }
 
 /** Seconds at round times, as far apart as their words need. */
@@ -352,13 +348,18 @@ function makeHandle(node) {
 
 // --- the rest of the picture -----------------------------------------------------------------------------------------
 
-function drawCursor() {
-  const stop = cursor ?? 0;
+/** Which slot is chosen, and what the slots say of themselves. One of them is a stop for Tab. */
+function drawSlots() {
+  const stop = cursor ?? 0, taken = takenSlots(value);
   cells.forEach(({ box }, slot) => {
     const on = slot === cursor;
     if (box.classList.contains('te-chosen') !== on) box.classList.toggle('te-chosen', on);
     if (box.tabIndex !== (slot === stop ? 0 : -1)) box.tabIndex = slot === stop ? 0 : -1;
     mark(box, 'aria-pressed', on);
+    const state = say(slot >= geo.slots ? 'slot_after_end' : taken[slot] ? 'slot_taken' : 'slot_free');
+    const text = `${say('slot_text', { slot, frames: framesText(value.grid, slot, 1) })}: ${state}`;
+    mark(box, 'aria-label', text);
+    mark(box, 'title', text);
   });
 }
 
@@ -401,11 +402,11 @@ function drawMoving() {
 
 /** Everything, as far as it changed. */
 function draw() {
-  body.hidden = !value;
-  if (!value) { write(facts, say('empty')); inspector.replaceChildren(); resultBar.hidden = true; return; }
+  for (const part of [body, tools, under, inspector]) part.hidden = !value;
+  if (!value) { write(facts, say('empty')); return; }
   layOut();
   drawGrid();
-  drawCursor();
+  drawSlots();
   drawMoving();
   orderKeys();
   drawFacts();

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import gradio as gr
 from gradio.data_classes import FileData, GradioModel
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from pusa_app.errors import MediaError
 from pusa_app.timeline import MAX_FRAMES, MAX_SIDE, ClipSource, FrameGrid, ImageSource, Keyframe, Timeline
@@ -55,8 +55,6 @@ class EditorValue(GradioModel):
 
     Whatever is wrong with it becomes a gr.Error: of pydantic's own errors a client would see nothing.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     grid: EditorGrid
     width: int = Field(ge=8, le=MAX_SIDE)
