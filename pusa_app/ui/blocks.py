@@ -6,9 +6,10 @@ run outlives a reload and a closed tab.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import gradio as gr
 
 from pusa_app.errors import UserError
 from pusa_app.jobs import Job
+from pusa_app.presets import delete_preset, find_preset, preset_from, save_preset
 from pusa_app.studio import Studio, card_of, cards, default_card
 from pusa_app.timeline import Recipe, Timeline
 from pusa_app.ui import api, strings
 from pusa_app.ui.choices import NAMES, Choices, told
 from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.form import Form, new_seed, verdicts
+from pusa_app.ui.gallery import folder_of
 from pusa_app.ui.placing import continued, with_clip, with_frame
 from pusa_app.ui.player import caption, idle, make_player, make_stage, picture_of, publish, safe, stage_value
 
@@ -104,11 +107,7 @@ class _Create:
         }
         form.generate.click(**run)
         form.prompt.submit(**run)
-        for button, preset in form.example_buttons:
-            fill = button.click(
-                lambda model, preset=preset: form.fill(preset.example(card_of(model))), form.model, form.filled, **QUIET
-            )
-            fill.success(**run)
+        self._wire_gallery(run)
         editor = form.timeline
         taken = {"inputs": [self.owner, self.job, *form.inputs], "outputs": editor, **QUIET}
         editor.take(self._take_frame, **taken)
@@ -120,7 +119,15 @@ class _Create:
         self.reuse.click(self._reuse, [self.owner, self.job], everything, **QUIET)
         for task, button in self.go_on.items():
             button.click(self._going_on(task), [self.owner, self.job, form.model], everything, **QUIET)
-        page.load(self._arrive, self.owner, [self.owner, *self.view], **QUIET)
+        page.load(self._arrive, self.owner, [self.owner, form.gallery, *self.view], **QUIET)
+
+    def _wire_gallery(self, run: dict[str, Any]) -> None:
+        form = self.form
+        everything = [*form.shape, *form.filled]
+        form.gallery.select(self._try_preset, [self.owner, form.model], everything, **QUIET).success(**run)
+        form.gallery.apply(self._use_preset, [self.owner, *form.inputs], everything, **QUIET)
+        form.gallery.delete(self._delete_preset, self.owner, form.gallery, **QUIET)
+        form.gallery.submit(self._save_preset, [self.owner, *form.inputs], form.gallery, **QUIET)
 
     # --- events ------------------------------------------------------------------------------------------------------
 
@@ -133,17 +140,15 @@ class _Create:
         jobs = self._studio.jobs(owner)
         going = next((job for job in reversed(jobs) if not job.ended), None)
         latest = going or next((job for job in reversed(jobs) if job.state == "done"), None)
-        return [mark, *self._show(latest, owner)]
+        return [mark, self.form.gallery_of(folder_of(self._studio, owner)), *self._show(latest, owner)]
 
     def _generate(self, mark: str, random: bool, request: gr.Request, *values: Any) -> list[Any]:
         owner = _owner(mark, request)
         if random:
             values = tuple(new_seed() if name == "seed" else v for name, v in _named(values))
         choices = Choices(*values)
-        try:
+        with told_to_user():
             job = self._studio.submit(choices.recipe(), owner)
-        except UserError as error:
-            raise gr.Error(str(error), title=strings.FAILED_TITLE, print_exception=False) from None
         return [choices.seed, *self._show(job, owner)]
 
     def _poll(self, mark: str, job_id: str, request: gr.Request) -> list[Any]:
@@ -153,6 +158,30 @@ class _Create:
             # Nothing but the stage changes while a run goes on.
             return [gr.skip() if part is not self.stage else stage_value(self._studio, job) for part in self.view]
         return self._show(job, owner)
+
+    def _try_preset(self, mark: str, model: str, request: gr.Request, event: gr.EventData) -> list[Any]:
+        with told_to_user():
+            preset = find_preset(str(event.name), folder_of(self._studio, _owner(mark, request)))
+            return self._filled(preset.example(card_of(model)))
+
+    def _use_preset(self, mark: str, request: gr.Request, event: gr.EventData, *values: Any) -> list[Any]:
+        """The preset with the files, words and seed that the form holds."""
+        with told_to_user():
+            preset = find_preset(str(event.name), folder_of(self._studio, _owner(mark, request)))
+            return self._filled(Choices(*values).with_preset(preset))
+
+    def _save_preset(self, mark: str, request: gr.Request, event: gr.EventData, *values: Any) -> Any:
+        folder, choices = folder_of(self._studio, _owner(mark, request)), Choices(*values)
+        with told_to_user():
+            save_preset(folder, preset_from(choices.recipe(), choices.card, str(event.title), str(event.when)))
+        gr.Info(strings.SAVED, duration=3)
+        return self.form.gallery_of(folder)
+
+    def _delete_preset(self, mark: str, request: gr.Request, event: gr.EventData) -> Any:
+        folder = folder_of(self._studio, _owner(mark, request))
+        with told_to_user():
+            delete_preset(folder, str(event.name))
+        return self.form.gallery_of(folder)
 
     def _cancel(self, mark: str, job_id: str, request: gr.Request) -> list[Any]:
         owner = _owner(mark, request)
@@ -179,10 +208,8 @@ class _Create:
 
         def go_on(mark: str, job_id: str, model: str, request: gr.Request) -> list[Any]:
             job = self._mine(mark, job_id, request)
-            try:
+            with told_to_user():
                 return self._filled(continued(self._studio.recipe(job), task, self._video(job), card_of(model)))
-            except UserError as error:
-                raise gr.Error(str(error), print_exception=False) from None
 
         return go_on
 
@@ -256,6 +283,15 @@ class _Create:
                 }
             )
         return items
+
+
+@contextlib.contextmanager
+def told_to_user() -> Iterator[None]:
+    """What a user did wrong is shown as it is worded."""
+    try:
+        yield
+    except UserError as error:
+        raise gr.Error(str(error), title=strings.FAILED_TITLE, print_exception=False) from None
 
 
 def _placed(values: tuple[Any, ...], place: Callable[[Timeline], Timeline]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pusa_app.errors import MediaError, RecipeError
 from pusa_app.models import ModelCard
+from pusa_app.presets import Preset, given_of
 from pusa_app.studio import card_of, given_clip, new_recipe
 from pusa_app.timeline import (
     Given,
@@ -74,21 +75,14 @@ class Choices:
             "frames": None if self.more is None else int(self.more),
             "closing": self.closing or 0.0,
             "result": self.result,
-            "gap": None,
+            "gap": self._gap(),
         }
-        if self.gap_first is not None and self.gap_last is not None:
-            values["gap"] = (int(self.gap_first), int(self.gap_last) + 1)
         used = get_task(self.task).options
         return build(Options, {name: value for name, value in values.items() if name in used}, what="choices")
 
     def given(self) -> Mapping[str, Given]:
         """The uploads that the task asks for and that are there. Raises MediaError when a clip cannot be read."""
-        found = {}
-        for ask in get_task(self.task).asks:
-            path = getattr(self, ask.name)
-            if path is not None:
-                found[ask.name] = Given(path=path) if ask.kind == "image" else given_clip(path, self.card.spec.fps)
-        return found
+        return self._uploads({ask.name: ask.kind for ask in get_task(self.task).asks})
 
     def built(self) -> Timeline:
         """What the task makes of the uploads: as much of it as is there. Raises RecipeError or MediaError."""
@@ -104,13 +98,30 @@ class Choices:
             return blank, []
         return remap(self.timeline, blank.grid, blank.width, blank.height)
 
+    def with_preset(self, preset: Preset) -> Recipe:
+        """What a preset makes of the files, words and seed of the form. Raises RecipeError or MediaError."""
+        spec = self.card.spec
+        plain = self._plain()
+        given = {**given_of(plain), **self._uploads(preset.roles)}
+        length = preset.settings.num_frames(spec) if preset.settings.length else plain.timeline.grid.num_frames
+        filled = preset.fill(spec.timeline(length), given, spec.noise, self._gap())
+        wanted = {name: value for name, value in filled.settings if value is not None and name != "length"}
+        task = get_task(preset.task)
+        changes = {"task": task.name, "color_match": task.color_match, "options": filled.options, **wanted}
+        return plain.model_copy(update={**changes, "timeline": filled.timeline})
+
     def recipe(self) -> Recipe:
         """Raises RecipeError or ModelError with what is missing or wrong."""
+        recipe = self._plain()
+        get_task(self.task).plan(recipe.timeline, recipe.options)
+        return recipe
+
+    def _plain(self) -> Recipe:
+        """The form as a recipe, whether or not its task can do with it."""
         timeline, _ = self.current()
-        task = get_task(self.task)
-        recipe = new_recipe(
+        return new_recipe(
             self.card,
-            task.name,
+            self.task,
             prompt=(self.prompt or "").strip(),
             negative_prompt=(self.negative or "").strip(),
             keyframes=timeline.keyframes,
@@ -121,8 +132,20 @@ class Choices:
             options=self.options(),
             color_match=self.color_match,
         )
-        task.plan(recipe.timeline, recipe.options)
-        return recipe
+
+    def _uploads(self, kinds: Mapping[str, str]) -> dict[str, Given]:
+        """Uploads by the names under which they are given; `kinds` says which of them are wanted, and what they are."""
+        found = {}
+        for name, kind in kinds.items():
+            path = getattr(self, name, None)
+            if path is not None:
+                found[name] = Given(path=path) if kind == "image" else given_clip(path, self.card.spec.fps)
+        return found
+
+    def _gap(self) -> tuple[int, int] | None:
+        if self.gap_first is None or self.gap_last is None:
+            return None
+        return int(self.gap_first), int(self.gap_last) + 1
 
 
 NAMES = tuple(field.name for field in fields(Choices))

@@ -11,12 +11,12 @@ import gradio as gr
 
 from pusa_app.errors import MediaError, UserError
 from pusa_app.models import ModelCard
-from pusa_app.presets import Preset, presets
 from pusa_app.studio import Studio, card_of, cards, default_card
 from pusa_app.timeline import TASKS, Options, Recipe, Timeline, get_task
 from pusa_app.ui import strings
 from pusa_app.ui.choices import NAMES, Choices, asked_of, problems, told
 from pusa_app.ui.drawn import Drawn
+from pusa_app.ui.gallery import gallery_value, make_gallery
 from pusa_app.ui.player import publish
 from pusa_app.ui.timeline_editor import TimelineEditor
 from pusa_app.ui.uploads import Field, no_note, note
@@ -63,7 +63,7 @@ class Form:
             max_length=MAX_PROMPT,
             elem_id="prompt",
         )
-        self._build_examples()
+        self.gallery = make_gallery(self.task.value, self._offered)
         self._build_length(card)
         self._build_advanced(card)
         self.generate = gr.Button(strings.GENERATE, variant="primary", size="lg", elem_id="generate")
@@ -94,19 +94,6 @@ class Form:
             self.result = gr.Radio(
                 strings.RESULTS, value="joined", label=strings.RESULT, visible=False, elem_id="result"
             )
-
-    def _build_examples(self) -> None:
-        """A row of small buttons per task."""
-        self.example_rows: dict[str, gr.Row] = {}
-        self.example_buttons: list[tuple[gr.Button, Preset]] = []
-        for name in self._offered:
-            fitting = [p for p in presets() if p.task == name]
-            shown = name == self.task.value
-            with gr.Row(visible=shown and bool(fitting), elem_classes="presets") as self.example_rows[name]:
-                gr.HTML(f'<span class="presets-title">{strings.EXAMPLES}</span>', elem_classes="presets-label")
-                for preset in fitting:
-                    button = gr.Button(preset.title, size="sm", min_width=0, elem_classes="preset")
-                    self.example_buttons.append((button, preset))
 
     def _build_length(self, card: ModelCard) -> None:
         spec = card.spec
@@ -176,7 +163,7 @@ class Form:
         """What changes when a task is chosen."""
         groups = [part for field in self.fields.values() for part in (field.group, field.file)]
         options = [self.options_group, self.style, self.direction, self.gap_row, self.more, self.closing, self.result]
-        return [self.task, self.tabs, self.help, *groups, *options, self.color_match, *self.example_rows.values()]
+        return [self.task, self.tabs, self.help, *groups, *options, self.color_match, self.gallery]
 
     def shape_of(self, name: str) -> list[Any]:
         """Updates for `shape`."""
@@ -201,7 +188,7 @@ class Form:
             gr.update(visible=has["closing"]),
             gr.update(visible=has["result"]),
             task.color_match,
-            *(gr.update(visible=row == name and bool(_examples(name))) for row in self.example_rows),
+            gr.update(task=name),
         ]
 
     # --- wiring ------------------------------------------------------------------------------------------------------
@@ -232,6 +219,10 @@ class Form:
         self.model.change(
             self._model_changed, self.model, [self.model, self.length, self.steps, self.guidance], **QUIET
         )
+
+    def gallery_of(self, folder: Path) -> dict[str, Any]:
+        """The gallery's value with the presets of a user's folder."""
+        return gallery_value(self._offered, folder)
 
     def _choose_task(self, event: gr.EventData) -> list[Any]:
         if event.task not in self._offered:
@@ -376,10 +367,6 @@ def length_info(card: ModelCard, frames: float | None) -> str:
 
 def new_seed() -> int:
     return random.randint(0, MAX_SHOWN_SEED)
-
-
-def _examples(task: str) -> list[Preset]:
-    return [preset for preset in presets() if preset.task == task]
 
 
 def _warning(text: str) -> dict[str, Any]:

@@ -36,7 +36,20 @@ GUIDANCE_HELP = "How strictly the prompt is followed; 1 turns guidance off."
 MODEL = "Model"
 GENERATE = "Generate"
 CANCEL = "Cancel"
-EXAMPLES = "Try one"
+GALLERY = {
+    "try_one": "Try one",
+    "all": "All presets",
+    "fewer": "Close",
+    "run": "Try",
+    "use": "Use",
+    "use_help": "With the files that you gave",
+    "remove": "Delete",
+    "save": "Save the form as a preset",
+    "title": "Name",
+    "when": "When to use it",
+    "confirm": "Save",
+}
+SAVED = "Saved."
 REUSE = "Use these settings"
 EXTEND = "Extend"
 LOOP = "Loop"
