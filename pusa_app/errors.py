@@ -35,3 +35,12 @@ class ModelError(UserError):
 
 class RunCancelled(PusaError):
     """The run was stopped between two steps because somebody asked for it."""
+
+
+def in_words(error: Exception) -> str:
+    """Why a run failed, in one line for the user; of what nobody foresaw only its kind, since it may tell anything."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return "There is not enough memory for this video: make it shorter or smaller."
+    return f"The run failed unexpectedly ({type(error).__name__}). Try again; the log says more."

@@ -14,15 +14,18 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pusa_app.errors import RunCancelled, UserError
+from pusa_app.errors import RunCancelled, UserError, in_words
 from pusa_app.events import Cancelled, Done, Event, Failed, Preview, Progress
 
 if TYPE_CHECKING:
-    from pusa_app.timeline import Recipe
+    from pusa_app.timeline import Recipe, Sweep
+
+Work = TypeVar("Work", "Recipe", "Sweep")
 
 MAX_LOG_BYTES = 2_000_000
 
@@ -101,36 +104,37 @@ class Worker:
                 self._send(job_id, event)
 
         try:
-            from pusa_app.timeline import Recipe
+            from pusa_app.timeline import Recipe, Sweep, is_sweep
 
-            recipe = Recipe.from_json(recipe_json)
-            self._load(recipe.model, tell)
+            work = Sweep.from_json(recipe_json) if is_sweep(recipe_json) else Recipe.from_json(recipe_json)
+            self._load(work.recipe.model if isinstance(work, Sweep) else work.model, tell)
             if cancelled(job_id):
                 return Cancelled()
-            from pusa_app.render import render
-
-            clip = render(
-                recipe,
-                self._backbone,
-                tell,
-                out=Path(out),
-                cancelled=lambda: cancelled(job_id),
-                embedded=_seen_from(recipe, Path(out).parent),
-            )
-            self._save_poster(recipe, Path(out), clip.num_frames)
-            return Done(out, recipe.to_json(), time.monotonic() - started, clip.num_frames)
+            num_frames = self._make(work, Path(out), tell, lambda: cancelled(job_id))
+            self._save_poster(Path(out))
+            return Done(out, work.to_json(), time.monotonic() - started, num_frames)
         except RunCancelled:
             return Cancelled()
         except UserError as error:
-            return Failed(" ".join(str(error).split()))
-        except MemoryError:
-            self._log.exception("job %s", job_id)
-            return Failed("There is not enough memory for this video: make it shorter or smaller.")
+            return Failed(in_words(error))
         except Exception as error:  # noqa: BLE001 - whatever a model does, the worker lives on and the user gets a sentence
             self._log.exception("job %s", job_id)
-            if "out of memory" in str(error).lower():
-                return Failed("There is not enough memory for this video: make it shorter or smaller.")
-            return Failed(f"The run failed unexpectedly ({type(error).__name__}). Try again; the log says more.")
+            return Failed(in_words(error))
+
+    def _make(self, work: Recipe | Sweep, out: Path, tell: Any, cancelled: Callable[[], bool]) -> int:
+        """Render to `out`; returns the number of frames there."""
+        from pusa_app.timeline import Sweep
+
+        if isinstance(work, Sweep):
+            from pusa_app.sweep import render_sweep
+
+            return render_sweep(
+                work, self._backbone, tell, out=out, cancelled=cancelled, embed=_seen_from, log=self._log
+            ).num_frames
+        from pusa_app.render import render
+
+        inside = _seen_from(work, out.parent)
+        return render(work, self._backbone, tell, out=out, cancelled=cancelled, embedded=inside).num_frames
 
     def _load(self, model: str, tell: Any) -> None:
         if self._model == model:
@@ -140,23 +144,22 @@ class Worker:
         self._backbone = load_backbone(model)
         self._model = model
 
-    def _save_poster(self, recipe: Recipe, out: Path, num_frames: int) -> None:
+    def _save_poster(self, out: Path) -> None:
         """The frame in the middle, for lists. Its lack is no reason to lose a video."""
-        from pusa_app.media import load_clip, save_poster
+        from pusa_app import media
 
-        timeline, middle = recipe.timeline, num_frames // 2
         try:
-            frame = load_clip(out, timeline.width, timeline.height, fps=timeline.grid.fps, start=middle, num_frames=1)[
-                0
-            ]
-            save_poster(frame, poster_of(out))
+            info = media.check_clip(out)
+            middle = info.num_frames // 2
+            frames = media.load_clip(out, info.width, info.height, fps=info.fps, start=middle, num_frames=1)
+            media.save_poster(frames[0], poster_of(out))
         except (UserError, OSError):
             self._log.exception("poster of %s", out.name)
 
 
-def _seen_from(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with its sources' paths relative to a folder: a shared video must not tell where it was made."""
-    return recipe.with_paths(lambda path: os.path.relpath(path, folder))
+def _seen_from(work: Work, folder: Path) -> Work:
+    """A recipe or a sweep with paths relative to a folder: a shared video must not tell where it was made."""
+    return work.with_paths(lambda path: os.path.relpath(path, folder))
 
 
 def poster_of(result: Path) -> Path:

@@ -1,0 +1,268 @@
+"""Sweeps made: a video per cell with its own recipe, all of them side by side in one, and a contact sheet.
+
+grid.mp4            the cells side by side, with the sweep's JSON inside
+grid.png            a few frames of each
+grid-cells/1-2.mp4  row 1, column 2: the video of a cell, with its recipe inside
+grid-cells/report.json   what became of each cell
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pusa_app import media
+from pusa_app.errors import MediaError, RecipeError, RunCancelled, in_words
+from pusa_app.events import Event, OnEvent, Preview, Progress
+from pusa_app.timeline import Recipe, Sweep, plan_of
+
+if TYPE_CHECKING:
+    from pusa_app.backbones.base import Backbone
+
+REPORT = "report.json"
+SHEET_FRAMES = 4
+CHUNK = 4  # frames of each cell that are in memory at once
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What became of a cell: its video, or why there is none. Neither while it waits."""
+
+    labels: tuple[str, ...]
+    path: Path | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """The grid video, its contact sheet, and the cells row by row. num_frames: of the grid. seconds: that it took."""
+
+    path: Path
+    sheet: Path
+    cells: tuple[CellResult, ...]
+    num_frames: int
+    seconds: float
+
+
+def render_sweep(
+    sweep: Sweep,
+    backbone: Backbone,
+    on_event: OnEvent | None = None,
+    *,
+    out: Path,
+    cancelled: Callable[[], bool] | None = None,
+    embed: Callable[[Any, Path], Any] | None = None,
+    log: logging.Logger | None = None,
+) -> SweepResult:
+    """Make all cells of a sweep one after another, then the grid `out` (an MP4).
+
+    A cell that fails is shown as failed and costs no other. What was made stays when the sweep is cancelled or fails.
+    embed(recipe or sweep, folder): what a file in that folder holds inside, where it is not the thing itself (other
+    names for the same sources). log: where unforeseen faults of cells go. on_event gets Progress, whose parts are those
+    of all cells, and Preview. Raises RunCancelled, MediaError when the grid cannot be written, and the error of the
+    first cell when none could be made.
+    """
+    out = Path(out)
+    grid = grid_of(sweep)
+    run = _Run(sweep, on_event, cancelled)
+    with _folder_of_cells(out) as folder:
+        results, first_error = _make_cells(sweep, backbone, run, folder, embed, log)
+    if first_error is not None and all(result.path is None for result in results):
+        raise first_error
+    cells = [_opener(result, sweep) for result in results]
+    inside = (sweep if embed is None else embed(sweep, out.parent)).to_json()
+    count, fps = 0, sweep.recipe.timeline.grid.fps
+    with (
+        media.ClipWriter(out, grid.width, grid.height, fps, recipe_text=inside) as writer,
+        contextlib.closing(grid.tile(cells)) as frames,
+    ):
+        for frame in frames:
+            run.check()
+            writer.write(frame)
+            count += 1
+            run.tell(Progress("writing", count, run.most_frames))
+    media.save_poster(_sheet(sweep, cells), sheet_of(out))
+    return SweepResult(out, sheet_of(out), tuple(results), count, run.seconds)
+
+
+def grid_of(sweep: Sweep) -> media.Grid:
+    """How the cells lie in the video, and what its edges say. Raises MediaError when it would be too large."""
+    rows, columns = sweep.shape
+    if len(sweep.axes) == 2:
+        down, across = sweep.labels
+    elif rows == 1:
+        down, across = (), sweep.labels[0]
+    else:
+        names = sweep.labels[0]
+        down, across = tuple(", ".join(names[i : i + columns]) for i in range(0, len(names), columns)), ()
+    size = sweep.recipe.timeline.width, sweep.recipe.timeline.height
+    return media.Grid(size, columns, rows, column_labels=across, row_labels=down)
+
+
+def cells_folder(out: Path) -> Path:
+    """Where the videos of the cells of a grid video lie."""
+    return out.with_name(f"{out.stem}-cells")
+
+
+def sheet_of(out: Path) -> Path:
+    """Where the contact sheet of a grid video lies."""
+    return out.with_suffix(".png")
+
+
+def cells_of(sweep: Sweep, out: Path) -> list[CellResult]:
+    """The cells of a sweep, row by row, as far as they are made."""
+    folder = cells_folder(out)
+    try:
+        problems = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        problems = {}
+    results = []
+    for number, cell in enumerate(sweep.cells()):
+        path = folder / _name(sweep, number)
+        problem = str(problems.get(path.name, "")) if isinstance(problems, dict) else ""
+        results.append(CellResult(cell.labels, path if path.is_file() else None, problem))
+    return results
+
+
+# --- cells -----------------------------------------------------------------------------------------------------------
+
+
+def _make_cells(
+    sweep: Sweep,
+    backbone: Backbone,
+    run: _Run,
+    folder: Path,
+    embed: Callable[[Any, Path], Any] | None,
+    log: logging.Logger | None,
+) -> tuple[list[CellResult], Exception | None]:
+    """The results, and the first error of a cell."""
+    from pusa_app.render import render
+
+    results: list[CellResult] = []
+    problems: dict[str, str] = {}
+    first_error: Exception | None = None
+    for number, (labels, recipe) in enumerate(sweep.cells()):
+        run.begin(number)
+        path = folder / _name(sweep, number)
+        try:
+            inside = recipe if embed is None else embed(recipe, folder)
+            clip = render(recipe, backbone, run.tell, out=path, cancelled=run.cancelled, embedded=inside)
+            run.most_frames = max(run.most_frames, clip.num_frames)
+            results.append(CellResult(labels, path))
+        except RunCancelled:
+            raise
+        except Exception as error:  # whatever a cell does, the others are made
+            if log is not None:
+                log.exception("cell %s", ", ".join(labels))
+            first_error = first_error or error
+            problems[path.name] = in_words(error)
+            results.append(CellResult(labels, None, problems[path.name]))
+            _report(folder, problems)
+    return results, first_error
+
+
+@contextlib.contextmanager
+def _folder_of_cells(out: Path) -> Iterator[Path]:
+    """The folder, without what an earlier sweep of this name left in it; it goes again when nothing was made."""
+    folder = cells_folder(out)
+    with media.writing(folder.name):
+        folder.mkdir(exist_ok=True)
+        for old in folder.iterdir():
+            if re.fullmatch(r"\d+-\d+\.mp4", old.name) or old.name == REPORT:
+                old.unlink()
+    try:
+        yield folder
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if [path.name for path in folder.iterdir()] == [REPORT]:
+                (folder / REPORT).unlink()
+            folder.rmdir()
+        raise
+
+
+def _name(sweep: Sweep, number: int) -> str:
+    row, column = divmod(number, sweep.shape[1])
+    return f"{row + 1}-{column + 1}.mp4"
+
+
+def _report(folder: Path, problems: dict[str, str]) -> None:
+    """Why cells are missing, by the names of their files."""
+    part = folder / f".{REPORT}.part"
+    with media.writing(REPORT):
+        part.write_text(json.dumps(problems, indent=2), encoding="utf-8")
+        os.replace(part, folder / REPORT)
+
+
+# --- the grid --------------------------------------------------------------------------------------------------------
+
+
+def _opener(result: CellResult, sweep: Sweep) -> media.Cell:
+    timeline = sweep.recipe.timeline
+    if result.path is None:
+        return None
+    return functools.partial(
+        media.stream_clip, result.path, timeline.width, timeline.height, fps=timeline.grid.fps, chunk=CHUNK
+    )
+
+
+def _sheet(sweep: Sweep, cells: list[media.Cell]) -> media.Frames:
+    """The contact sheet, with as many frames of each cell as fit into a picture."""
+    grid = grid_of(sweep)
+    for count in range(SHEET_FRAMES, 1, -1):
+        with contextlib.suppress(MediaError):
+            return grid.contact_sheet(cells, count)
+    return grid.contact_sheet(cells, 1)
+
+
+class _Run:
+    """What a sweep tells and hears: the events of its cells as those of one run."""
+
+    def __init__(self, sweep: Sweep, on_event: OnEvent | None, cancelled: Callable[[], bool] | None) -> None:
+        self._on_event, self.cancelled = on_event, cancelled
+        self._counts = [_parts(cell.recipe) for cell in sweep.cells()]
+        self._before, self._sequence = 0, 0
+        self._started = time.monotonic()
+        self.most_frames = 0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def begin(self, number: int) -> None:
+        """From here on the events are those of cell `number`."""
+        self.check()
+        self._before = sum(self._counts[:number])
+
+    def tell(self, event: Event) -> None:
+        if self._on_event is None or not isinstance(event, Progress | Preview):
+            return
+        self._sequence += 1
+        changes: dict[str, Any] = {"sequence": self._sequence}
+        if isinstance(event, Progress):
+            parts = sum(self._counts)
+            changes |= {"part": min(self._before + event.part, parts - 1), "parts": parts, "seconds": self.seconds}
+        self._on_event(dataclasses.replace(event, **changes))
+
+    def check(self) -> None:
+        if self.cancelled is not None and self.cancelled():
+            raise RunCancelled("The run was cancelled.")
+
+
+def _parts(recipe: Recipe) -> int:
+    try:
+        return len(plan_of(recipe).parts)
+    except RecipeError:
+        return 1  # making it says why
+
+
+__all__ = ["CellResult", "SweepResult", "cells_folder", "cells_of", "grid_of", "render_sweep", "sheet_of"]
