@@ -10,16 +10,34 @@ import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pusa_app import testing, worker
-from pusa_app.errors import ModelError, RecipeError
+from pusa_app.errors import ModelError, RecipeError, UserError
 from pusa_app.events import Event, Preview, Progress
 from pusa_app.jobs import EventLog, Job, JobStore, MemoryStore, Supervisor, new_id
 from pusa_app.models import ModelCard, get_card, list_cards
 from pusa_app.pace import Pace
 from pusa_app.settings import Settings
-from pusa_app.timeline import FrameGrid, Given, Kept, Keyframe, Options, Recipe, Timeline, build, get_task, plan_of
+from pusa_app.timeline import (
+    FrameGrid,
+    Given,
+    Kept,
+    Keyframe,
+    Options,
+    Recipe,
+    Sweep,
+    Timeline,
+    build,
+    get_task,
+    is_sweep,
+    plan_of,
+)
+
+if TYPE_CHECKING:
+    from pusa_app.sweep import CellResult
+
+Work = TypeVar("Work", Recipe, Sweep)
 
 # A clip may have this many times the pixels that its model was made for; more is noise and hours of waiting.
 MAX_AREA = 4
@@ -134,6 +152,26 @@ def check_recipe(recipe: Recipe, max_steps: int = MAX_STEPS, sources: bool = Tru
     return card
 
 
+def check_sweep(sweep: Sweep, max_steps: int = MAX_STEPS) -> ModelCard:
+    """As `check_recipe`, for every cell of a sweep; the message begins with the cell that cannot be made.
+
+    Raises MediaError too when the grid would be too large for a video.
+    """
+    from pusa_app.sweep import grid_of
+
+    grid_of(sweep)
+    card, seen = card_of(sweep.recipe.model), set()
+    for labels, recipe in sweep.cells():
+        # Cells that differ in their seed have the same files, and looking at a file takes its time.
+        what = recipe.model_dump_json(include={"task", "timeline", "options"})
+        try:
+            check_recipe(recipe, max_steps, sources=what not in seen)
+        except UserError as error:
+            raise type(error)(f"{', '.join(labels)}: {error}") from None
+        seen.add(what)
+    return card
+
+
 def given_clip(path: str | Path, fps: float, **more: Any) -> Given:
     """A clip as a task takes it, with its exact length at `fps`; `more` are further fields of Given.
 
@@ -200,10 +238,23 @@ class Studio:
 
         Raises RecipeError, ModelError or MediaError, and then nothing is left behind.
         """
-        # The catalogue takes paths too, which is for whoever sits at the machine and not for a visitor of its page.
-        if recipe.model not in {card.id for card in cards()}:
-            raise ModelError(f"There is no model {recipe.model[:60]!r} here.")
+        self._check_model(recipe.model)
         check_recipe(recipe, self.settings.max_steps)
+        return self._add(recipe, owner)
+
+    def submit_sweep(self, sweep: Sweep, owner: str) -> Job:
+        """Queue a sweep as one job, whose video is the grid; otherwise as `submit`. Every cell is checked first."""
+        self._check_model(sweep.recipe.model)
+        check_sweep(sweep, self.settings.max_steps)
+        return self._add(sweep, owner)
+
+    def _check_model(self, model: str) -> None:
+        # The catalogue takes paths too, which is for whoever sits at the machine and not for a visitor of its page.
+        if model not in {card.id for card in cards()}:
+            raise ModelError(f"There is no model {model[:60]!r} here.")
+
+    def _add(self, work: Work, owner: str) -> Job:
+        """Queue what was checked."""
         with self._submitting:
             waiting = len(self._store.list(state="queued"))
             if waiting >= self.settings.max_queue:
@@ -213,13 +264,13 @@ class Studio:
             try:
                 folder.mkdir(parents=True)
                 self.settings.results_dir.mkdir(parents=True, exist_ok=True)
-                recipe = _with_own_sources(recipe, folder)
-                (folder / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
+                work = _with_own_sources(work, folder)
+                (folder / "recipe.json").write_text(work.to_json(), encoding="utf-8")
             except OSError as error:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise RecipeError(f"The data folder cannot be written: {error.strerror or error}.") from None
-            out = self.settings.results_dir / f"{_slug(recipe.prompt) or recipe.task}-{job_id[:8]}.mp4"
-            job = self._store.add(Job(id=job_id, owner=owner, recipe=recipe.to_json(), out=str(out)))
+            out = self.settings.results_dir / f"{_title(work)}-{job_id[:8]}.mp4"
+            job = self._store.add(Job(id=job_id, owner=owner, recipe=work.to_json(), out=str(out)))
         self._supervisor.nudge()
         return job
 
@@ -265,7 +316,27 @@ class Studio:
         return next((e for e in reversed(self._log.since(job_id)) if isinstance(e, Preview)), None)
 
     def recipe(self, job: Job) -> Recipe:
-        return Recipe.from_json(job.recipe)
+        """What a job makes; of a sweep, the recipe that it varies."""
+        sweep = self.sweep(job)
+        return Recipe.from_json(job.recipe) if sweep is None else sweep.recipe
+
+    def sweep(self, job: Job) -> Sweep | None:
+        """The sweep of a job that is one."""
+        return Sweep.from_json(job.recipe) if is_sweep(job.recipe) else None
+
+    def cells(self, job: Job) -> list[CellResult]:
+        """The cells of a sweep, row by row, as far as they are made, in whatever state the job is; else none."""
+        from pusa_app.sweep import cells_of
+
+        sweep = self.sweep(job)
+        return [] if sweep is None else cells_of(sweep, Path(job.out))
+
+    def sheet(self, job: Job) -> Path | None:
+        """The contact sheet of a sweep that is done."""
+        from pusa_app.sweep import sheet_of
+
+        path = sheet_of(Path(job.out))
+        return path if job.state == "done" and path.is_file() else None
 
     def result(self, job: Job) -> Path | None:
         """The video of a job that is done."""
@@ -299,15 +370,21 @@ class Studio:
         self._supervisor.stop()
 
 
-def _with_own_sources(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with its sources copied into `folder`; the copy never has a name that the user chose."""
+def _with_own_sources(work: Work, folder: Path) -> Work:
+    """A recipe or a sweep with its sources copied into `folder`; the copy never has a name that the user chose."""
     copies: dict[str, str] = {}
-    for number, path in enumerate(dict.fromkeys(recipe.paths)):  # a file that stands in several slots is copied once
+    for number, path in enumerate(dict.fromkeys(work.paths)):  # a file that stands in several slots is copied once
         suffix = Path(path).suffix.lower()
         copy = folder / f"source-{number}{suffix if re.fullmatch(r'[.][a-z0-9]{1,5}', suffix) else ''}"
         shutil.copyfile(path, copy)
         copies[path] = str(copy)
-    return recipe.with_paths(copies.__getitem__)
+    return work.with_paths(copies.__getitem__)
+
+
+def _title(work: Recipe | Sweep) -> str:
+    """The beginning of a result's file name."""
+    recipe = work.recipe if isinstance(work, Sweep) else work
+    return (_slug(recipe.prompt) or recipe.task) + ("-sweep" if isinstance(work, Sweep) else "")
 
 
 def _slug(text: str) -> str:

@@ -17,6 +17,7 @@ def given_of(recipe: Recipe) -> dict[str, Given]:
     found: dict[str, Given] = {}
     for role, keyframe, by_task in roles_of(recipe):
         source = keyframe.source
+        assert source.kind != "part"
         fields: dict[str, Any] = {"path": source.path, "fit": keyframe.fit, "focus": keyframe.focus}
         if source.kind == "clip":
             fields |= _range_of(keyframe, recipe, by_task)

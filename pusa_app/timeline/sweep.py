@@ -142,6 +142,8 @@ class Sweep(BaseModel):
             raise ValueError(f"{count} videos are too many: {MAX_CELLS} is the most")
         if len({(axis.kind, getattr(axis, "keyframe", None)) for axis in self.axes}) < len(self.axes):
             raise ValueError(f"both axes vary the same thing ({self.axes[0].kind})")
+        if len({(r.model, r.timeline.width, r.timeline.height, r.timeline.grid.fps) for r in self._recipes()}) > 1:
+            raise ValueError("all of its recipes must be for one model, size and frame rate")
         for axis in self.axes:
             if axis.kind == "preset" and len(axis.recipes) != len(axis.values):
                 raise ValueError(f"{len(axis.recipes)} recipes do not go with {len(axis.values)} presets")
