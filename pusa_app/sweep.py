@@ -69,10 +69,11 @@ def render_sweep(
     A cell that fails is shown as failed and costs no other. What was made stays when the sweep is cancelled or fails.
     embed(recipe or sweep, folder): what a file in that folder holds inside, where it is not the thing itself (other
     names for the same sources). log: where unforeseen faults of cells go. on_event gets Progress, whose parts are those
-    of all cells, and Preview. Raises RunCancelled, MediaError when the grid cannot be written, and the error of the
-    first cell when none could be made.
+    of all cells, and Preview. Raises RunCancelled, RecipeError and MediaError when the grid cannot be written, and the
+    error of the first cell when none could be made.
     """
     out = Path(out)
+    check_out(sweep, out)
     grid = grid_of(sweep)
     run = _Run(sweep, on_event, cancelled)
     with _folder_of_cells(out) as folder:
@@ -107,6 +108,17 @@ def grid_of(sweep: Sweep) -> media.Grid:
         down, across = tuple(", ".join(names[i : i + columns]) for i in range(0, len(names), columns)), ()
     size = sweep.recipe.timeline.width, sweep.recipe.timeline.height
     return media.Grid(size, columns, rows, column_labels=across, row_labels=down)
+
+
+def check_out(sweep: Sweep, out: Path) -> None:
+    """Raises RecipeError when a file of the sweep lies where it would be overwritten or removed."""
+    written, folder = [os.path.realpath(path) for path in (out, sheet_of(out))], os.path.realpath(cells_folder(out))
+    for path in sweep.paths:
+        real = os.path.realpath(path)
+        if real in written or os.path.dirname(real) == folder:
+            raise RecipeError(
+                f"The sweep {out.name} would overwrite {Path(path).name}, its source: choose another name."
+            )
 
 
 def cells_folder(out: Path) -> Path:
@@ -265,4 +277,4 @@ def _parts(recipe: Recipe) -> int:
         return 1  # making it says why
 
 
-__all__ = ["CellResult", "SweepResult", "cells_folder", "cells_of", "grid_of", "render_sweep", "sheet_of"]
+__all__ = ["CellResult", "SweepResult", "cells_folder", "cells_of", "check_out", "grid_of", "render_sweep", "sheet_of"]

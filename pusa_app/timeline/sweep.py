@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -215,6 +216,16 @@ class Sweep(BaseModel):
         if isinstance(version, int) and version > SWEEP_VERSION:
             raise RecipeError(f"This sweep has version {str(version)[:20]}; update Pusa Studio to use it.")
         return build(cls, data, what="sweep")
+
+    @classmethod
+    def from_file(cls, path: Path) -> Sweep | None:
+        """The sweep in a JSON file; None when it holds something else. Raises RecipeError when it is a faulty sweep."""
+        try:
+            with path.open(encoding="utf-8-sig") as file:
+                text = file.read(MAX_SWEEP_CHARS + 1)
+        except (OSError, UnicodeDecodeError):
+            return None
+        return cls.from_json(text) if is_sweep(text) else None
 
 
 def new_sweep(recipe: Recipe, *axes: dict[str, Any] | BaseModel) -> Sweep:
