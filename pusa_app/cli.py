@@ -12,31 +12,53 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import math
 import os
-import re
 import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pusa_app import __version__
+from pusa_app.arguments import (
+    NOT_OF_A_BATCH,
+    RECIPE_ARGUMENTS,
+    add_recipe_arguments,
+    integer,
+    number,
+    numbers,
+    recipe_from,
+    refuse,
+    shown,
+    to_path,
+)
 from pusa_app.errors import RecipeError, RunCancelled, UserError
 from pusa_app.events import Event, Progress
 from pusa_app.pace import Pace, clock
 
 if TYPE_CHECKING:
-    from pusa_app.models import ModelCard
     from pusa_app.timeline import Recipe
 
+__all__ = ["Parser", "integer", "main", "number", "read_recipe"]
+
 OK, BROKEN, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+EXAMPLES = """\
+examples (each with --out FILE.mp4; PROMPT stands for --prompt "what happens"):
+  generate PROMPT                                              text to video
+  generate --image a.png PROMPT                                image to video
+  generate --image a.png --end b.png                           start-end
+  generate --clip a.mp4 --frames-to-add 48 --direction both    extend
+  generate --clip a.mp4 --clip-b b.mp4 --style cross           transition
+  generate --clip a.mp4 --gap 13:25                            complete
+  generate --task loop --clip a.mp4 --clip-range 10:50         loop
+  generate --task restyle --clip a.mp4 --noise 0.6 PROMPT      restyle
+  generate --keyframe slot=0,image=a.png --keyframe slot=4,image=b.png,noise=0.3,focus=0.5:0.2
+"""
 BENCHES = ("quality", "speed", "start")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 VIDEOS = (".mp4", ".mov", ".m4v", ".webm", ".mkv")
-KEYFRAME_KEYS = ("slot", "image", "clip", "start", "span", "noise", "fit")
 MAX_PROMPT_BYTES = 100_000
 MAX_MESSAGE = 1000
 MAX_NAME_BYTES = 255  # of every common file system
@@ -115,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_generate(commands)
 
     recipe = commands.add_parser("recipe", help="print the recipe inside a video, as JSON", allow_abbrev=False)
-    recipe.add_argument("video", type=_path)
+    recipe.add_argument("video", type=to_path)
     recipe.set_defaults(run=_recipe)
 
     models = commands.add_parser("models", help="list the models, or convert a native file", allow_abbrev=False)
@@ -123,8 +145,8 @@ def _parser() -> argparse.ArgumentParser:
     listing = actions.add_parser("list", help="the models that this program knows", allow_abbrev=False)
     listing.set_defaults(run=_models_list)
     convert = actions.add_parser("convert", help="a native weights file to a diffusers folder", allow_abbrev=False)
-    convert.add_argument("native", type=_path, metavar="NATIVE_FILE")
-    convert.add_argument("out", type=_path, metavar="OUT_DIR")
+    convert.add_argument("native", type=to_path, metavar="NATIVE_FILE")
+    convert.add_argument("out", type=to_path, metavar="OUT_DIR")
     convert.set_defaults(run=_models_convert)
 
     commands.add_parser("train", help="train a model: train mini --help")
@@ -135,143 +157,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_generate(commands: Any) -> None:
-    make = commands.add_parser("generate", help="make a video", allow_abbrev=False)
+    make = commands.add_parser(
+        "generate",
+        help="make a video",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     make.set_defaults(run=_generate)
-    make.add_argument("--out", required=True, type=_path, help="the video to write (.mp4), or the folder of a batch")
-    make.add_argument("--recipe", type=_path, help="make the video of a recipe again: a .json file or a video")
+    make.add_argument("--out", required=True, type=to_path, help="the video to write (.mp4), or the folder of a batch")
+    make.add_argument("--recipe", type=to_path, help="make the video of a recipe again: a .json file or a video")
     make.add_argument(
-        "--batch", type=_path, metavar="FOLDER", help="every picture with a .txt file of the same name is a job"
+        "--batch", type=to_path, metavar="FOLDER", help="every picture with a .txt file of the same name is a job"
     )
-    what = make.add_argument_group("what to make")
-    what.add_argument("--task", help="text-to-video or image-to-video; the default follows from what you give")
-    what.add_argument("--model", help="id of a model, see `models list`; mini by default")
-    what.add_argument("--prompt", help="what happens in the video")
-    what.add_argument("--negative", metavar="PROMPT", help="what should not be in it")
-    what.add_argument("--image", metavar="FILE", help="the first frame; short for --keyframe slot=0,image=FILE")
-    what.add_argument(
-        "--keyframe",
-        action="append",
-        type=_argument(parse_keyframe),
-        metavar="slot=0,image=FILE,noise=0.2",
-        help="a picture or a clip (clip=FILE,start=0,span=3,noise=0.1:0.2:0.3,fit=crop|pad) in a slot; repeatable",
-    )
-    how = make.add_argument_group("how to make it")
-    how.add_argument("--frames", type=integer(1, 100_000), help="length in frames")
-    how.add_argument("--size", type=_argument(parse_size), metavar="WxH", help="width and height in pixels")
-    how.add_argument("--steps", type=integer(1, 1000), help="denoising steps")
-    how.add_argument("--guidance", type=number(0, 100), help="how strictly the prompt is followed")
-    how.add_argument("--seed", type=integer(0, 2**63 - 1), help="0 by default")
-    how.add_argument(
-        "--schedule",
-        type=_argument(parse_schedule),
-        metavar="KIND[:VALUE]",
-        help="linear-quadratic[:THRESHOLD] or shift[:SHIFT]; the model's own by default",
-    )
-
-
-def _argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Turn a parser's ValueError into argparse's own error, which keeps the message."""
-
-    def read(text: str) -> Any:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return read
-
-
-def _path(text: str) -> Path:
-    """A path that the file system can be asked about, whether or not something is there."""
-    try:
-        os.stat(text or ".")
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise argparse.ArgumentTypeError(f"{_shown(text)} cannot be used ({reason})") from None
-    return Path(text)
-
-
-def integer(low: int, high: int) -> Callable[[str], int]:
-    """A type for add_argument: a whole number in a range."""
-    return _argument(lambda text: _whole(text, low, high))
-
-
-def number(low: float, high: float) -> Callable[[str], float]:
-    """A type for add_argument: a finite number in a range."""
-    return _argument(lambda text: _real(text, low, high))
-
-
-def _whole(text: str, low: int, high: int) -> int:
-    # The length comes first: turning a million digits into a number takes minutes.
-    if not re.fullmatch(r"[+-]?\d{1,20}", text.strip()) or not low <= int(text) <= high:
-        raise ValueError(f"a whole number from {low} to {high} is needed, not {_shown(text)}")
-    return int(text)
-
-
-def _real(text: str, low: float, high: float) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not low <= value <= high:
-        raise ValueError(f"a number from {low:g} to {high:g} is needed, not {_shown(text)}")
-    return value
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 40 else f"{text[:37]}...")
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """ "64x48" -> (64, 48), in pixels; raises ValueError."""
-    width, x, height = text.lower().partition("x")
-    if not x:
-        raise ValueError(f"a size looks like 64x64, not {_shown(text)}")
-    return _whole(width, 8, 8192), _whole(height, 8, 8192)
-
-
-def parse_schedule(text: str) -> dict[str, Any]:
-    """ "shift:2" -> the fields of a ScheduleSpec; raises ValueError."""
-    kind, colon, value = text.partition(":")
-    fields = {"linear-quadratic": "threshold", "shift": "shift"}
-    if kind not in fields:
-        raise ValueError(f"a schedule is linear-quadratic or shift, not {_shown(text)}")
-    bounds = (1e-6, 0.5) if kind == "linear-quadratic" else (1e-3, 100.0)
-    return {"kind": kind} | ({fields[kind]: _real(value, *bounds)} if colon else {})
-
-
-def parse_keyframe(text: str) -> dict[str, Any]:
-    """ "slot=0,image=a.png,noise=0.2" -> the fields of a Keyframe; raises ValueError. Paths may hold commas."""
-    keys = "|".join(KEYFRAME_KEYS)
-    fields: dict[str, str] = {}
-    for part in re.split(rf",(?=(?:{keys})=)", text):
-        key, equals, value = part.partition("=")
-        if not equals or key not in KEYFRAME_KEYS:
-            raise ValueError(f"a keyframe looks like slot=0,image=a.png,noise=0.2, not {_shown(text)}")
-        if key in fields:
-            raise ValueError(f"{key} is there twice in {_shown(text)}")
-        fields[key] = value
-    if ("image" in fields) == ("clip" in fields) or "slot" not in fields:
-        raise ValueError(f"a keyframe needs a slot and either an image or a clip: {_shown(text)}")
-    if "image" in fields and ("start" in fields or "span" in fields):
-        raise ValueError(f"start and span belong to a clip: {_shown(text)}")
-    if fields.get("fit", "crop") not in ("crop", "pad"):
-        raise ValueError(f"fit is crop or pad, not {_shown(fields['fit'])}")
-    if "image" in fields:
-        source: dict[str, Any] = {"kind": "image", "path": fields["image"]}
-    else:
-        source = {"kind": "clip", "path": fields["clip"], "start": _whole(fields.get("start", "0"), 0, 10_000_000)}
-    keyframe: dict[str, Any] = {"slot": _whole(fields["slot"], 0, 100_000), "source": source}
-    if "span" in fields:
-        keyframe["span"] = _whole(fields["span"], 1, 100_000)
-    if "fit" in fields:
-        keyframe["fit"] = fields["fit"]
-    if "noise" in fields:
-        noises = [_real(value, 0, 1) for value in fields["noise"].split(":")]
-        keyframe["noise"] = noises[0] if len(noises) == 1 else noises
-    return keyframe
+    add_recipe_arguments(make)
 
 
 # --- generate --------------------------------------------------------------------------------------------------------
@@ -281,28 +180,26 @@ def _generate(options: argparse.Namespace) -> int:
     if options.batch is not None:
         return _batch(options)
     if options.recipe is not None:
-        _refuse(options, "--recipe", _RECIPE_OPTIONS, "already says it")
+        refuse(options, "--recipe", RECIPE_ARGUMENTS, "already says it")
         recipe = read_recipe(options.recipe)
     else:
-        recipe = _recipe_from(options)
+        recipe = recipe_from(options)
     out = _checked_out(options.out, recipe)
     from pusa_app.studio import check_recipe
 
     check_recipe(recipe)
+    _warn(recipe)
     _render(recipe, out)
     print(options.out)
     return OK
 
 
-_RECIPE_OPTIONS = tuple(
-    "task model prompt negative image keyframe frames size steps guidance seed schedule".split()  # noqa: SIM905
-)
+def _warn(recipe: Recipe) -> None:
+    """What will probably not look well is said before the work begins."""
+    from pusa_app.timeline import advise
 
-
-def _refuse(options: argparse.Namespace, because: str, names: Sequence[str], why: str) -> None:
-    for name in names:
-        if getattr(options, name) is not None:
-            raise RecipeError(f"Leave out --{name}: {because} {why}.")
+    for warning in advise(recipe.task, recipe.timeline).warnings:
+        _complain(f"Note: {warning}", OK)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -338,44 +235,6 @@ def _holds_video(path: Path) -> bool:
     return head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3"
 
 
-def _recipe_from(options: argparse.Namespace) -> Recipe:
-    from pusa_app.studio import card_of
-    from pusa_app.timeline import get_task
-
-    if options.image is not None and options.keyframe:
-        raise RecipeError("Give --image or --keyframe, not both: --image FILE is --keyframe slot=0,image=FILE.")
-    pictured = options.image is not None or options.keyframe
-    task = get_task(options.task or ("image-to-video" if pictured else "text-to-video"))
-    card = card_of(options.model or "mini")
-    if task.name == "text-to-video" and not (options.prompt or "").strip():
-        raise RecipeError("Say what to make: --prompt needs a few words.")
-    keyframes = list(options.keyframe or ())
-    if options.image is not None:
-        keyframes.append({"slot": 0, "source": {"kind": "image", "path": options.image}})
-    return _build_recipe(options, card, task.name, options.prompt or "", keyframes)
-
-
-def _build_recipe(
-    options: argparse.Namespace, card: ModelCard, task: str, prompt: str, keyframes: Sequence[dict[str, Any]]
-) -> Recipe:
-    from pusa_app.studio import new_recipe
-
-    noise = {"noise": card.spec.noise.start}
-    return new_recipe(
-        card,
-        task,
-        prompt=prompt,
-        negative_prompt=options.negative or "",
-        keyframes=[noise | k if k["source"]["kind"] == "image" else k for k in keyframes],
-        num_frames=options.frames,
-        size=options.size,
-        steps=options.steps,
-        guidance=options.guidance,
-        seed=options.seed or 0,
-        schedule=options.schedule,
-    )
-
-
 def _checked_out(out: Path, recipe: Recipe | None = None) -> Path:
     """The absolute output path; raises RecipeError when a video could not be written there. Writes nothing."""
     if out.suffix.lower() != ".mp4":
@@ -383,7 +242,7 @@ def _checked_out(out: Path, recipe: Recipe | None = None) -> Path:
     if out.is_dir():
         raise RecipeError(f"The output {out} is a folder: add a file name.")
     if len(os.fsencode(out.name)) > MAX_NAME_BYTES:
-        raise RecipeError(f"The output cannot be called {_shown(out.name)}: the name is too long.")
+        raise RecipeError(f"The output cannot be called {shown(out.name)}: the name is too long.")
     _check_folder(out.absolute().parent)
     if out.exists() and not os.access(out, os.W_OK):
         raise RecipeError(f"The output {out} cannot be overwritten: it is read-only.")
@@ -453,7 +312,7 @@ class ProgressLine:
         if not isinstance(event, Progress) or (event.phase == "loading" and not self._live):
             return
         self._pace.see(event)
-        text = event.phase
+        text = event.phase if event.parts == 1 else f"part {event.part + 1}/{event.parts}  {event.phase}"
         if event.steps:
             text += f" {event.step}/{event.steps}"
         if event.seconds:
@@ -477,7 +336,7 @@ def _batch(options: argparse.Namespace) -> int:
     folder: Path = options.batch
     if not folder.is_dir():
         raise RecipeError(f"There is no folder {folder}.")
-    _refuse(options, "--batch", ("prompt", "image", "keyframe"), "takes it from the folder")
+    refuse(options, "--batch", NOT_OF_A_BATCH, "makes image-to-video of the pictures and texts in its folder")
     if options.recipe is not None:
         raise RecipeError("Give --recipe or --batch, not both.")
     if options.task not in (None, "image-to-video"):
@@ -488,7 +347,7 @@ def _batch(options: argparse.Namespace) -> int:
     from pusa_app.studio import card_of, check_recipe
 
     card = card_of(options.model or "mini")
-    check_recipe(_build_recipe(options, card, "image-to-video", "", []), sources=False)
+    check_recipe(numbers(options, card, "image-to-video"), sources=False)
     visible = [p for p in folder.iterdir() if not p.name.startswith(".")]  # macOS keeps shadows: ._a.png
     pictures = sorted(p for p in visible if p.is_file() and p.suffix.lower() in PICTURES)
     if not pictures:
@@ -499,8 +358,8 @@ def _batch(options: argparse.Namespace) -> int:
         try:
             if stems.count(picture.stem) > 1:
                 raise RecipeError(f"several pictures are called {picture.stem}")
-            keyframe = {"slot": 0, "source": {"kind": "image", "path": str(picture)}}
-            recipe = _build_recipe(options, card, "image-to-video", _prompt_beside(picture), [keyframe])
+            pair = {"task": "image-to-video", "image": str(picture), "prompt": _prompt_beside(picture)}
+            recipe = recipe_from(argparse.Namespace(**vars(options) | pair))
             check_recipe(recipe)
             out = options.out / f"{picture.stem}.mp4"
             _render(recipe, _checked_out(out))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pusa_app import cli, media, testing
+from pusa_app import arguments, cli, media, testing
 from pusa_app.events import Progress
 from pusa_app.pace import Pace, clock
 from pusa_app.studio import new_recipe
@@ -166,7 +166,7 @@ def test_a_recipe_comes_out_and_makes_the_same_video(capfd: pytest.CaptureFixtur
 
 
 def test_keyframes_in_words_become_keyframes() -> None:
-    parse = cli.parse_keyframe
+    parse = arguments.parse_keyframe
     assert parse("slot=0,image=a, b=c.png,noise=0.2") == {
         "slot": 0,
         "source": {"kind": "image", "path": "a, b=c.png"},
