@@ -46,7 +46,7 @@ def main() -> None:
         done(page, "text-to-video")
         choose(page, "Image to video")
         upload(page, FOLDER / "pictures" / "red-circle.png")
-        page.wait_for_selector(".tl-slot .tl-picture")
+        page.wait_for_selector(".te-card")
         generate(page, "a red circle moves right over a dark blue background")
         page.wait_for_selector(".stage.has-picture")
         done(page, "image-to-video")

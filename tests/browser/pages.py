@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from pusa_app import media
+from pusa_app.timeline import TASKS
 
 
 def choose(page: Any, task: str) -> None:
-    page.get_by_role("tab", name=task).click()
-    page.wait_for_selector("#picture-group", state="visible" if task == "Image to video" else "hidden")
+    """Choose a task by its title and wait until the form has changed for it."""
+    page.get_by_role("tab", name=task, exact=True).click()
+    help_text = next(t.help for t in TASKS.values() if t.title == task)
+    page.locator("#task-help", has_text=help_text).wait_for()
 
 
 def generate(page: Any, prompt: str | None = None) -> None:
@@ -27,8 +30,32 @@ def steps(page: Any, number: int) -> None:
     page.keyboard.press("Tab")
 
 
-def upload(page: Any, path: Path) -> None:
-    page.set_input_files("#picture input[type=file]", str(path))
+def upload(page: Any, path: Path, field: str = "image") -> None:
+    """Put a file into an upload field, in the place of what is there."""
+    if page.locator(f"#{field} button[aria-label=Clear]").count():
+        page.click(f"#{field} button[aria-label=Clear]")
+    page.set_input_files(f"#{field} input[type=file]", str(path))
+
+
+def keyframes(page: Any, count: int) -> list[str]:
+    """Wait for so many keyframes in the editor; what they say of themselves, in order of time."""
+    page.wait_for_function(f"document.querySelectorAll('.te-card').length === {count}")
+    return page.eval_on_selector_all(".te-card", "all => all.map(c => c.getAttribute('aria-valuetext'))")
+
+
+def shown(page: Any) -> str:
+    """The address of the video in the player; empty when there is none."""
+    return page.evaluate("document.querySelector('#player video')?.currentSrc || ''")
+
+
+def new_video(page: Any, before: str, folder: Path) -> np.ndarray:
+    """Wait until the player shows another video than `before`, and return its frames."""
+    page.wait_for_function(
+        "before => { const v = document.querySelector('#player video'); return v && v.currentSrc && "
+        "v.currentSrc !== before && !document.querySelector('#cancel')?.checkVisibility() }",
+        arg=before,
+    )
+    return video_frames(page, folder)
 
 
 def video_frames(page: Any, folder: Path) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.browser.conftest import Server
-from tests.browser.pages import choose, generate, steps, upload, video_frames
+from tests.browser.pages import choose, generate, keyframes, steps, upload, video_frames
 
 pytestmark = pytest.mark.browser
 
@@ -52,8 +52,7 @@ def test_a_picture_becomes_the_first_frame(
     page = visit(server.url)
     choose(page, "Image to video")
     upload(page, picture)
-    page.wait_for_selector(".tl-slot .tl-picture")
-    assert page.locator(".tl-slot").first.get_attribute("title") == "Slot 0: frame 0, noise 0"
+    assert keyframes(page, 1) == ["slot 0, frame 0, noise 0: this exact frame"]
     shot(page, "light-image")
     generate(page, "something moves")
     frames = video_frames(page, tmp_path)
@@ -66,7 +65,7 @@ def test_length_and_seed_are_taken(server: Server, visit: Callable[..., Any], tm
     page = visit(server.url)
     page.fill("#length input[type=number]", "13")
     page.keyboard.press("Tab")
-    page.wait_for_function("document.querySelectorAll('.tl-slot').length === 3")
+    page.wait_for_function("document.querySelectorAll('.te-well').length === 3")
     page.click("#random input")
     page.fill("#seed input", "77")
     generate(page, "blue")
@@ -93,15 +92,15 @@ def test_a_mistake_is_told_at_its_control(
     page.locator("#prompt", has_text="few words").wait_for()
     choose(page, "Image to video")
     generate(page)
-    page.locator("#picture", has_text="needs a picture").wait_for()
+    page.locator("#image", has_text="needs a picture").wait_for()
     bad = tmp_path / "holiday.png"
     bad.write_text("this is no picture")
     upload(page, bad)
-    page.locator("#picture-note", has_text="holiday.png is not a picture").wait_for()
+    page.locator("#image-note", has_text="holiday.png is not a picture").wait_for()
     shot(page, "light-bad-picture")
     upload(page, picture)
-    page.wait_for_selector("#picture-note", state="hidden")
-    page.wait_for_selector(".tl-slot .tl-picture")
+    page.wait_for_selector("#image-note", state="hidden")
+    keyframes(page, 1)
     assert not list(server.data.glob("runs/*/bad*"))
 
 
@@ -115,9 +114,9 @@ def test_an_example_runs_in_one_click_and_its_settings_come_back(
     choose(page, "Text to video")
     page.fill("#prompt textarea", "something else")
     page.click("#reuse")
-    page.wait_for_selector("#picture-group", state="visible")
+    page.wait_for_selector("#image-group", state="visible")
     page.wait_for_function("/yellow cross/.test(document.querySelector('#prompt textarea').value)")
-    page.wait_for_selector("#picture img")
+    page.wait_for_selector("#image img")
     assert page.input_value("#seed input") == "2"
     assert page.get_by_role("tab", name="Image to video").get_attribute("aria-selected") == "true"
 
@@ -198,7 +197,7 @@ def test_the_named_endpoints_make_a_video(server: Server, picture: Path, tmp_pat
 
     client = Client(server.url, verbose=False, download_files=str(tmp_path))
     named = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(named) == {"/generate", "/result"}
+    assert set(named) == {"/generate", "/result", "/timeline"}
     job = client.predict("a thing moves", handle_file(str(picture)), frames=7, steps=2, api_name="/generate")
     assert re.fullmatch(r"[0-9a-f]{24}", job)
     deadline = time.monotonic() + 120

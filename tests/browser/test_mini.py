@@ -13,7 +13,7 @@ from pusa_app import media
 from pusa_app.models import list_cards
 from pusa_app.presets import FOLDER
 from tests.browser.conftest import Server, serve
-from tests.browser.pages import choose, generate, upload, video_frames
+from tests.browser.pages import choose, generate, keyframes, upload, video_frames
 
 pytestmark = [
     pytest.mark.browser,
@@ -42,7 +42,7 @@ def test_a_picture(server: Server, visit: Callable[..., Any], shot: Callable[...
     page = visit(server.url)
     choose(page, "Image to video")
     upload(page, CIRCLE)
-    page.wait_for_selector(".tl-slot .tl-picture")
+    keyframes(page, 1)
     generate(page, "a red circle moves right over a dark blue background")
     frames = video_frames(page, tmp_path)
     height, width = frames.shape[1:3]
