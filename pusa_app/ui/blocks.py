@@ -27,10 +27,12 @@ from pusa_app.ui.form import Form, new_seed, verdicts
 from pusa_app.ui.gallery import folder_of
 from pusa_app.ui.placing import continued, with_clip, with_frame
 from pusa_app.ui.player import caption, idle, make_player, make_stage, picture_of, publish, safe, stage_value
+from pusa_app.ui.sweeps import cells_value, make_cells, sweep_of
 
 HERE = Path(__file__).parent
 POLL_SECONDS = 0.4
 HISTORY = 24
+WHOLE = -1  # instead of one cell of a sweep
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 POLLING: dict[str, Any] = {**QUIET, "concurrency_limit": None}
 
@@ -61,6 +63,7 @@ class _Create:
         self._studio = studio
         self.owner = gr.BrowserState("", storage_key="pusa-owner", secret=studio.secret())
         self.job = gr.State("")
+        self.cell = gr.State(WHOLE)
         self.timer = gr.Timer(POLL_SECONDS, active=False)
         self.form = Form(studio)
         self.form.build_tabs()
@@ -70,6 +73,7 @@ class _Create:
             with gr.Column(scale=7, min_width=320, elem_id="output"):
                 self.stage = make_stage()
                 self.player = make_player()
+                self.cells = make_cells()
                 with gr.Row(elem_id="under", equal_height=True):
                     self.caption = gr.HTML("", elem_id="caption", visible=False)
                     self.go_on = {
@@ -84,9 +88,11 @@ class _Create:
             self.history = Drawn([], script=HERE / "history.js", elem_id="history")
         self.view = [
             self.job,
+            self.cell,
             self.timer,
             self.stage,
             self.player,
+            self.cells,
             self.caption,
             *self.go_on.values(),
             self.reuse,
@@ -107,6 +113,19 @@ class _Create:
         }
         form.generate.click(**run)
         form.prompt.submit(**run)
+        form.sweep.run.click(
+            **run
+            | {
+                "fn": self._sweep,
+                "inputs": [*run["inputs"], *form.sweep.inputs],
+                "validator": lambda owner, random, *values: (
+                    [gr.validate(True, "")] * 2
+                    + verdicts(values[: len(NAMES)])
+                    + [gr.validate(True, "")] * len(form.sweep.inputs)
+                ),
+            }
+        )
+        self.cells.select(self._choose_cell, [self.owner, self.job], self.view, **QUIET)
         self._wire_gallery(run)
         editor = form.timeline
         taken = {"inputs": [self.owner, self.job, *form.inputs], "outputs": editor, **QUIET}
@@ -116,9 +135,9 @@ class _Create:
         self.cancel.click(self._cancel, [self.owner, self.job], self.view, **QUIET)
         self.history.select(self._choose, self.owner, self.view, **QUIET)
         everything = [*form.shape, *form.filled]
-        self.reuse.click(self._reuse, [self.owner, self.job], everything, **QUIET)
+        self.reuse.click(self._reuse, [self.owner, self.job, self.cell], everything, **QUIET)
         for task, button in self.go_on.items():
-            button.click(self._going_on(task), [self.owner, self.job, form.model], everything, **QUIET)
+            button.click(self._going_on(task), [self.owner, self.job, self.cell, form.model], everything, **QUIET)
         page.load(self._arrive, self.owner, [self.owner, form.gallery, *self.view], **QUIET)
 
     def _wire_gallery(self, run: dict[str, Any]) -> None:
@@ -150,6 +169,22 @@ class _Create:
         with told_to_user():
             job = self._studio.submit(choices.recipe(), owner)
         return [choices.seed, *self._show(job, owner)]
+
+    def _sweep(self, mark: str, random: bool, request: gr.Request, *values: Any) -> list[Any]:
+        owner, fields = _owner(mark, request), values[len(NAMES) :]
+        choices = Choices(*values[: len(NAMES)])
+        with told_to_user():
+            recipe = choices.recipe()
+            sweep = sweep_of(recipe, choices.card, folder_of(self._studio, owner), fields)
+            job = self._studio.submit_sweep(sweep, owner)
+        return [choices.seed, *self._show(job, owner)]
+
+    def _choose_cell(self, mark: str, job_id: str, request: gr.Request, event: gr.EventData) -> list[Any]:
+        """One cell of a sweep comes into the player, or the grid of all."""
+        job, cell = self._mine(mark, job_id, request), int(event.cell)
+        if not WHOLE <= cell < len(self._studio.cells(job)):
+            raise gr.Error(strings.GONE, print_exception=False)
+        return self._show(job, _owner(mark, request), cell)
 
     def _poll(self, mark: str, job_id: str, request: gr.Request) -> list[Any]:
         owner = _owner(mark, request)
@@ -199,22 +234,26 @@ class _Create:
             raise gr.Error(strings.GONE, print_exception=False)
         return self._show(job, owner)
 
-    def _reuse(self, mark: str, job_id: str, request: gr.Request) -> list[Any]:
-        job = self._mine(mark, job_id, request)
-        return self._filled(self._studio.recipe(job))
+    def _reuse(self, mark: str, job_id: str, cell: int, request: gr.Request) -> list[Any]:
+        return self._filled(self._recipe(self._mine(mark, job_id, request), cell))
 
     def _going_on(self, task: str) -> Callable[..., list[Any]]:
         """The clip in the player becomes the clip of another task, with the same words."""
 
-        def go_on(mark: str, job_id: str, model: str, request: gr.Request) -> list[Any]:
+        def go_on(mark: str, job_id: str, cell: int, model: str, request: gr.Request) -> list[Any]:
             job = self._mine(mark, job_id, request)
             with told_to_user():
-                return self._filled(continued(self._studio.recipe(job), task, self._video(job), card_of(model)))
+                return self._filled(continued(self._recipe(job, cell), task, self._video(job, cell), card_of(model)))
 
         return go_on
 
-    def _video(self, job: Job) -> Path:
-        video = self._studio.result(job)
+    def _recipe(self, job: Job, cell: int) -> Recipe:
+        """The recipe of a job, or of one cell of its sweep."""
+        sweep = self._studio.sweep(job)
+        return self._studio.recipe(job) if sweep is None or cell == WHOLE else sweep.cells()[cell].recipe
+
+    def _video(self, job: Job, cell: int = WHOLE) -> Path:
+        video = self._studio.result(job) if cell == WHOLE else self._studio.cells(job)[cell].path
         if video is None:
             raise gr.Error(strings.GONE, print_exception=False)
         return video
@@ -244,19 +283,24 @@ class _Create:
 
     # --- what is seen ------------------------------------------------------------------------------------------------
 
-    def _show(self, job: Job | None, owner: str) -> list[Any]:
-        """Updates for `view`: one job on the stage or in the player, all of the owner's in the history."""
+    def _show(self, job: Job | None, owner: str, cell: int = WHOLE) -> list[Any]:
+        """Updates for `view`: one job, or a cell of it, on the stage or in the player, all of the owner's below."""
         video = None if job is None else self._studio.result(job)
+        cells = self._studio.cells(job) if job is not None and video is not None else []
+        if video is not None and cell != WHOLE:
+            video = cells[cell].path
         going = job is not None and not job.ended
         history = self._history(owner, job)
         return [
             "" if job is None else job.id,
+            cell,
             gr.update(active=going),
             gr.update(
                 value=idle() if job is None or video is not None else stage_value(self._studio, job),
                 visible=video is None,
             ),
             gr.update(value=None if video is None else publish(video), visible=video is not None),
+            gr.update(value=cells_value(self._studio, job, cell) if cells else {}, visible=bool(cells)),
             gr.update(
                 value="" if job is None or video is None else caption(self._studio, job), visible=video is not None
             ),

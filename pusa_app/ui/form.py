@@ -18,6 +18,7 @@ from pusa_app.ui.choices import NAMES, Choices, asked_of, problems, told
 from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.gallery import gallery_value, make_gallery
 from pusa_app.ui.player import publish
+from pusa_app.ui.sweeps import SweepFields
 from pusa_app.ui.timeline_editor import TimelineEditor
 from pusa_app.ui.uploads import Field, no_note, note
 
@@ -66,6 +67,7 @@ class Form:
         self.gallery = make_gallery(self.task.value, self._offered)
         self._build_length(card)
         self._build_advanced(card)
+        self.sweep = SweepFields()
         self.generate = gr.Button(strings.GENERATE, variant="primary", size="lg", elem_id="generate")
 
     def _build_options(self) -> None:

@@ -50,6 +50,31 @@ GALLERY = {
     "confirm": "Save",
 }
 SAVED = "Saved."
+
+SWEEP = "Sweep"
+SWEEP_HELP = "The same video with one or two things varied, side by side: which noise, which seed, which preset?"
+SWEEP_AXIS = ("Vary", "And")
+SWEEP_NONE = "nothing else"
+SWEEP_KINDS = {
+    "noise": "Noise of a keyframe",
+    "seed": "Seed",
+    "steps": "Steps",
+    "guidance": "Guidance",
+    "preset": "Preset",
+}
+SWEEP_KEYFRAME = "Keyframe"
+SWEEP_VALUES = "Values"
+SWEEP_EXAMPLES = {
+    "": "",
+    "noise": "0, 0.2, 0.4, 0.7",
+    "seed": "1-4",
+    "steps": "5, 10, 20",
+    "guidance": "1, 3, 6",
+    "preset": "Exact first frame, Soft arrival",
+}
+SWEEP_VALUES_MISSING = "The sweep needs values for {what}, with commas between them."
+SWEEP_RUN = "Run the sweep"
+SWEEP_ALL = "All"
 REUSE = "Use these settings"
 EXTEND = "Extend"
 LOOP = "Loop"

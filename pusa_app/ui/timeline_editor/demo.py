@@ -54,7 +54,7 @@ def build(timeline: Timeline, folder: Path) -> gr.Blocks:
                 button = gr.Button(name, size="sm", min_width=80)
                 button.click(lambda update=update: update, None, editor, **quiet)
         with gr.Row():
-            gr.Video(publish(clip(folder / "player.mp4", 24)), elem_id="player", height=160)
+            gr.Video(publish(clip(folder / "player.mp4", timeline.grid.num_frames)), elem_id="player", height=160)
             told = gr.Textbox(elem_id="told", label="What Python gets", lines=6)
             event = gr.Textbox(elem_id="event", label="Last event")
         editor.input(_told, editor, told, show_progress="hidden", trigger_mode="always_last", api_name="told")

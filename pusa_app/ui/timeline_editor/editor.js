@@ -2,7 +2,6 @@
 
 const MAX_UNDO = 200;
 const SAME_STEP = 700;  // milliseconds in which presses of one key are one step of undo
-const PLAYER_LOOK = 1000;
 
 let past = [], future = [];
 let lastTag = null, lastTime = 0;
@@ -188,27 +187,6 @@ function fillHelp(panel) {
     make('dd', '', keys, say(words));
   }
 }
-
-// --- the player --------------------------------------------------------------------------------------------------------
-
-const playerVideo = () => {
-  try { return props.player ? document.querySelector(props.player) : null; } catch { return null; }
-};
-
-function lookForPlayer() {
-  const video = playerVideo();
-  const away = props.readonly || !(video && video.currentSrc && video.readyState > 0);
-  if (controls.take && controls.take.hidden !== away) controls.take.hidden = away;
-}
-
-/** The page, which knows the video, makes a picture of the frame and adds it. */
-function takeFrame() {
-  const video = playerVideo(), slot = freeSlot(value, nextSlot());
-  if (slot === null) complain(say('full'));
-  else if (video) trigger('take', { slot, seconds: video.currentTime });
-}
-
-const looking = setInterval(() => { if (element.isConnected) lookForPlayer(); else clearInterval(looking); }, PLAYER_LOOK);
 
 // --- start -------------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from pusa_app.ui.timeline_editor.words import WORDS
 
 HERE = Path(__file__).parent
 # Gradio runs one script per component; these are its chapters, and share one scope.
-SCRIPTS = ("model.js", "track.js", "inspector.js", "files.js", "drag.js", "keys.js", "editor.js")
+SCRIPTS = ("model.js", "track.js", "inspector.js", "files.js", "drag.js", "keys.js", "player.js", "editor.js")
 NEW_NOISE = 0.2
 GONE = "The file of a keyframe is no longer there: add it again."
 

@@ -216,7 +216,7 @@ function drawAxis() {
 
 // --- keyframes -----------------------------------------------------------------------------------------------------------
 
-const nodes = new Map();  // id -> { group, card, film, thumbs, pictures, dots, bars, k, geo }
+const nodes = new Map();  // id -> { group, card, film, name, pictures, dots, bars, k, geo }
 
 function drawKeys() {
   const there = new Set(value.keyframes.map(k => k.id));
@@ -245,7 +245,8 @@ function makeKey(k) {
   card.tabIndex = 0;
   card.setAttribute('role', 'slider');
   card.setAttribute('aria-valuemin', 0);
-  const node = { group, card, film: make('div', 'te-film', card), pictures: new Map(), dots: [], bars: [], k: null };
+  const film = make('div', 'te-film', card);
+  const node = { group, card, film, name: make('span', 'te-card-name', card), pictures: new Map(), dots: [], bars: [], k: null };
   node.left = make('span', 'te-edge te-edge-left', card);
   node.right = make('span', 'te-edge te-edge-right', card);
   nodes.set(k.id, node);
@@ -262,7 +263,10 @@ function drawKey(k) {
     node.group.style.transform = `translateX(${left(k.slot)}px)`;
     node.group.style.width = `${widthOf(k.slot, k.span)}px`;
   }
-  if (placed || before?.thumbs !== k.thumbs || before?.start !== k.start) drawFilm(node, k);
+  if (placed || before?.thumbs !== k.thumbs || before?.start !== k.start) {
+    drawFilm(node, k);
+    drawName(node, k);
+  }
   if (before?.fit !== k.fit || before?.focus !== k.focus) frameFilm(node, k);
   if (placed || before?.noise !== k.noise) drawHandles(node, k);
   if (node.on !== on) { node.group.classList.toggle('te-chosen', on); node.card.setAttribute('aria-current', on); }
@@ -285,6 +289,15 @@ function filmIndexes(k, width) {
   const count = clamp(Math.round(width / TILE), 1, last + 1);
   const at = i => clamp(Math.round((k.start + (i + 0.5) / count * used) / Math.max(1, k.frames - 1) * last), 0, last);
   return [...new Set(Array.from({ length: count }, (_, i) => at(i)))];
+}
+
+/** A picture keeps the shape of the video, and its name stands beside it where there is room; a clip is a filmstrip. */
+function drawName(node, k) {
+  const shape = LANE * value.width / value.height;
+  node.film.style.width = k.kind === 'image' ? `min(100%, ${shape.toFixed(1)}px)` : '100%';
+  node.name.hidden = k.kind !== 'image' || widthOf(k.slot) < shape + 60;
+  node.name.style.left = `${shape.toFixed(1)}px`;
+  write(node.name, k.name);
 }
 
 /** A node per thumbnail, shown or hidden: decoding a picture anew in the middle of a drag would flicker. */
