@@ -571,8 +571,16 @@ def test_python_changes_the_editor(url: str, visit: Callable[..., Editor], shot:
     page.wait_for_selector(".te-do-take")
     page.evaluate("document.querySelector('#player video').currentTime = 1")
     page.wait_for_function("document.querySelector('#player video').currentTime === 1")
+    page.wait_for_selector(".te-playhead")
+    line = page.locator(".te-playhead").bounding_box()["x"]
+    cell = page.locator(".te-cell").nth(2).bounding_box()
+    assert cell["x"] < line < cell["x"] + cell["width"], "1 s is frame 12, the last of slot 2"
+    shot(page, "editor-playhead")
     page.click(".te-do-take")
     page.wait_for_function("/^take \\d 1.00$/.test(document.querySelector('#event textarea').value)")
+    ruler = page.locator(".te-ruler").bounding_box()
+    page.mouse.click(ruler["x"] + 10, ruler["y"] + 10)
+    page.wait_for_function("document.querySelector('#player video').currentTime < 0.08")
     page.evaluate("document.querySelector('#player video').remove()")
     page.wait_for_selector(".te-do-take", state="hidden")
 
