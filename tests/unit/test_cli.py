@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,19 +17,48 @@ from PIL import Image
 
 from pusa_app import arguments, cli, media, testing
 from pusa_app.events import Progress
+from pusa_app.media import _ffmpeg
 from pusa_app.pace import Pace, clock
 from pusa_app.studio import new_recipe
 from pusa_app.timeline import Recipe
 
 
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """a.mp4 has 40 frames, b.mp4 31, none.mp4 no frame at all."""
+    folder = tmp_path_factory.mktemp("clips")
+    for name, count in (("a.mp4", 40), ("b.mp4", 31)):
+        with media.ClipWriter(folder / name, 80, 64, 12) as clip:
+            clip.write(
+                np.linspace(30, 220, count)
+                .astype(np.uint8)[:, None, None, None]
+                .repeat(64, 1)
+                .repeat(80, 2)
+                .repeat(3, 3)
+            )
+    empty = ["-f", "lavfi", "-i", "color=size=64x64:duration=0.01", "-frames:v", "0", str(folder / "none.mp4")]
+    subprocess.run([_ffmpeg.executable(), "-loglevel", "quiet", *empty], check=False)
+    (folder / "none.mp4").touch()
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Every test runs in a folder of its own, with the fake model and two pictures."""
+def inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clips: Path) -> Path:
+    """Every test runs in a folder of its own, with the fake model, pictures and clips."""
     monkeypatch.setenv("PUSA_TEST_FAKE", "1")
     monkeypatch.chdir(tmp_path)
     cli._loaded.clear()
     Image.new("RGB", (64, 64), (200, 30, 30)).save("red.png")
+    Image.new("RGB", (64, 64), (30, 200, 30)).save("green.png")
+    shutil.copytree(clips, tmp_path, dirs_exist_ok=True)
     Path("bad.png").write_text("no picture")
+    Path("empty.mp4").touch()
+    Path("text.mp4").write_text("no clip")
+    Path("picture.mp4").write_bytes(Path("red.png").read_bytes())
+    grid = {"num_frames": 13, "temporal_stride": 6, "fps": 12}
+    Path("timeline.json").write_text(json.dumps({"grid": grid, "width": 64, "height": 64, "keyframes": []}))
+    Path("other.json").write_text(json.dumps({"grid": grid | {"fps": 30}, "width": 64, "height": 64}))
+    Path("list.json").write_text("[]")
     Path("text.txt").write_text("hello")
     Path("notes.json").write_text('{"a": 1}')
     with media.ClipWriter("short.mp4", 64, 64, 12) as clip:
@@ -48,6 +78,8 @@ def files() -> set[str]:
 
 FAKE = ["generate", "--model", "fake", "--steps", "2", "--frames", "7"]
 GOOD = [*FAKE, "--prompt", "blue"]
+TASK = ["generate", "--model", "fake", "--steps", "1", "--out", "new/out.mp4"]
+FAR = "slot=0,clip=a.mp4,span=2,start=20"  # of a loop
 
 MISTAKES = {
     "no command": [],
@@ -105,6 +137,74 @@ MISTAKES = {
         *[*GOOD, "--frames", "19", "--out", "new/a.mp4", "--keyframe", "slot=0,image=red.png"],
         *["--keyframe", "slot=1,clip=short.mp4,start=1000"],
     ],
+    "an empty file as clip": [*TASK, "--clip", "empty.mp4"],
+    "a text as clip": [*TASK, "--clip", "text.mp4"],
+    "a picture as clip": [*TASK, "--clip", "picture.mp4"],
+    "a clip without frames": [*TASK, "--clip", "none.mp4"],
+    "no such clip": [*TASK, "--clip", "gone.mp4"],
+    "a folder as clip": [*TASK, "--clip", "."],
+    "a clip as picture": [*TASK, "--image", "a.mp4"],
+    "clip that is too short to restyle": [*TASK, "--task", "restyle", "--clip", "short.mp4", "--frames", "37"],
+    "clip shorter than asked": [*TASK, "--task", "restyle", "--clip", "a.mp4", "--frames", "100", "--prompt", "x"],
+    "clip b shorter than a slot": [*TASK, "--clip", "a.mp4", "--clip-b", "short.mp4", "--clip-b-range", "3:8"],
+    "extend without a clip": [*TASK, "--task", "extend"],
+    "transition without clip b": [*TASK, "--task", "transition", "--clip", "a.mp4"],
+    "end without a start": [*TASK, "--end", "red.png"],
+    "restyle without words": [*TASK, "--task", "restyle", "--clip", "a.mp4"],
+    "loop of nothing": [*TASK, "--task", "loop"],
+    "loop of too much": [*TASK, "--task", "loop", "--image", "red.png", "--clip", "a.mp4"],
+    "loop of two clips": [*TASK, "--task", "loop", "--keyframe", FAR, "--keyframe", "slot=5,clip=b.mp4,span=2"],
+    "picture and clip": [*TASK, "--image", "red.png", "--clip", "a.mp4"],
+    "clip and keyframe": [*TASK, "--clip", "a.mp4", "--keyframe", "slot=0,image=red.png"],
+    "a gap outside the clip": [*TASK, "--clip", "a.mp4", "--gap", "35:45"],
+    "a gap behind the clip": [*TASK, "--clip", "a.mp4", "--gap", "100:110"],
+    "a gap in keyframes outside": [
+        *[*TASK, "--task", "complete", "--gap", "30:45", "--keyframe", "slot=0,clip=a.mp4,span=3,start=17"],
+    ],
+    "a gap that is everything": [*TASK, "--clip", "a.mp4", "--gap", "0:40"],
+    "a gap too long": [*TASK, "--clip", "a.mp4", "--gap", "1:39"],
+    "a gap backwards": [*TASK, "--clip", "a.mp4", "--gap", "25:13"],
+    "a gap without an end": [*TASK, "--clip", "a.mp4", "--gap", "13:"],
+    "a gap in words": [*TASK, "--clip", "a.mp4", "--gap", "the middle"],
+    "a gap and nothing else": [*TASK, "--gap", "13:25"],
+    "no frames to add": [*TASK, "--clip", "a.mp4", "--frames-to-add", "0"],
+    "absurdly many frames to add": [*TASK, "--clip", "a.mp4", "--frames-to-add", "99999"],
+    "more frames than can be": [*TASK, "--clip", "a.mp4", "--frames-to-add", "9" * 30],
+    "frames to add to a picture": [*TASK, "--image", "red.png", "--frames-to-add", "8"],
+    "frames to add when restyling": [
+        *[*TASK, "--task", "restyle", "--prompt", "x", "--clip", "a.mp4", "--frames-to-add", "8"],
+    ],
+    "both ends alone": [*TASK, "--clip", "a.mp4", "--direction", "both", "--result", "made"],
+    "direction": [*TASK, "--clip", "a.mp4", "--direction", "up"],
+    "style of an extension": [*TASK, "--clip", "a.mp4", "--style", "cross"],
+    "a range outside the clip": [*TASK, "--clip", "a.mp4", "--clip-range", "30:50"],
+    "a range behind the clip": [*TASK, "--clip", "a.mp4", "--clip-range", "40:"],
+    "a range backwards": [*TASK, "--clip", "a.mp4", "--clip-range", "20:10"],
+    "a range of nothing": [*TASK, "--image", "red.png", "--clip-range", "1:10"],
+    "a range as one number": [*TASK, "--clip", "a.mp4", "--clip-range", "10"],
+    "noise nan": [*TASK, "--clip", "a.mp4", "--noise", "nan"],
+    "noise above 1": [*TASK, "--clip", "a.mp4", "--noise", "0.2,1.2"],
+    "noise of nothing": [*TASK, "--clip", "a.mp4", "--noise", ","],
+    "endless noise": [*TASK, "--clip", "a.mp4", "--noise", ",".join("0" * 1000)],
+    "two noises for a picture": [*TASK, "--image", "red.png", "--noise", "0,0.3"],
+    "three noises for two pictures": [*TASK, "--image", "red.png", "--end", "red.png", "--noise", "0,0.3,0.4"],
+    "noises and keyframes": [*TASK, "--keyframe", "slot=0,image=red.png", "--noise", "0,0.3"],
+    "everything clean": [*TASK, "--task", "restyle", "--clip", "a.mp4", "--prompt", "x", "--noise", "0"],
+    "a length too short": [*TASK, "--clip", "a.mp4", "--frames", "7"],
+    "focus": [*TASK, "--keyframe", "slot=0,image=red.png,focus=top"],
+    "focus outside": [*TASK, "--keyframe", "slot=0,image=red.png,focus=0.5:1.5"],
+    "no such timeline": [*TASK, "--timeline", "gone.json"],
+    "a text as timeline": [*TASK, "--timeline", "text.txt"],
+    "a list as timeline": [*TASK, "--timeline", "list.json"],
+    "a recipe as timeline": [*TASK, "--timeline", "notes.json"],
+    "huge timeline": [*TASK, "--timeline", "huge.json"],
+    "empty timeline": [*TASK, "--timeline", "timeline.json"],
+    "timeline of another model": [*TASK, "--timeline", "other.json"],
+    "timeline and length": [*TASK, "--timeline", "timeline.json", "--frames", "19"],
+    "timeline and picture": [*TASK, "--timeline", "timeline.json", "--image", "red.png"],
+    "recipe and noise": ["generate", "--recipe", "notes.json", "--noise", "0.2", "--out", "a.mp4"],
+    "recipe and colours": ["generate", "--recipe", "notes.json", "--no-color-match", "--out", "a.mp4"],
+    "batch and clip": ["generate", "--batch", ".", "--clip", "a.mp4", "--out", "out"],
     "escape sequence": [*GOOD, "--out", "a.mp4", "--image", "\x1b[31mred\x07"],
     "recipe with an endless name": ["recipe", "a" * 300],
     "batch with an endless name": ["generate", "--batch", "a" * 300, "--out", "out"],
@@ -133,10 +233,10 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("arguments", MISTAKES.values(), ids=MISTAKES.keys())
-def test_a_mistake_is_one_line_and_writes_nothing(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("words", MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_one_line_and_writes_nothing(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     before = files()
-    assert cli.main(arguments) == 2
+    assert cli.main(words) == 2
     out, err = capfd.readouterr()
     assert out == "" and len(err.splitlines()) == 1 and err.strip(), err
     assert "Traceback" not in err and len(err) < 400
@@ -150,6 +250,94 @@ def test_a_video_from_words(capfd: pytest.CaptureFixture[str]) -> None:
     assert "sampling 2/2" in err and "\r" not in err, "plain lines where there is no terminal"
     assert media.read_frames("new/a.mp4").shape == (7, 64, 64, 3)
     assert files() >= {"new/a.mp4"} and not [f for f in files() if f.endswith(".part")]
+
+
+WAYS = {
+    # what is given: task, frames of the result, noise of the slots
+    "--prompt x": ("text-to-video", 37, (1,) * 7),
+    "--image red.png": ("image-to-video", 37, (0, *(1,) * 6)),
+    "--image red.png --noise 0.2": ("image-to-video", 37, (0.2, *(1,) * 6)),
+    "--image red.png --end green.png": ("start-end", 37, (0, *(1,) * 5, 0.3)),
+    "--image red.png --end green.png --noise 0.1,0.6": ("start-end", 37, (0.1, *(1,) * 5, 0.6)),
+    "--clip a.mp4": ("extend", 40 + 24, (0, 0, 0, 1, 1, 1, 1)),
+    "--clip a.mp4 --frames-to-add 48 --direction both": ("extend", 40 + 96, (0, 0, 0, 1, 1, 1, 1)),
+    "--clip a.mp4 --noise 0.1,0.2,0.3,0.4 --frames-to-add 5": ("extend", 45, (0.2, 0.3, 0.4, 1, 1, 1, 1)),
+    "--clip a.mp4 --direction backwards --noise 0.4,0.2": ("extend", 65, (1, 1, 1, 1, 1, 0.4, 0.2)),
+    "--clip a.mp4 --clip-range 10:30": ("extend", 20 + 24, (0, 0, 0, 1, 1, 1, 1)),
+    "--clip a.mp4 --result made --frames-to-add 30": ("extend", 30, (0, 0, 0, 1, 1, 1, 1)),
+    "--clip a.mp4 --clip-b b.mp4": ("transition", 71 + 12, (0, 0, 0, 1, 1, 0, 0)),
+    "--clip a.mp4 --clip-b b.mp4 --noise 0,0.3": ("transition", 71 + 18, (0, 0.3, 1, 1, 1, 0.3, 0)),
+    "--clip a.mp4 --clip-b b.mp4 --style cross --clip-b-range :20": (
+        *("transition", 40 + 20, (0, 0.3, 0.6, 0.9, 0.6, 0.3, 0)),
+    ),
+    "--clip a.mp4 --gap 13:25": ("complete", 40, (0, 0, 0, 1, 1, 0, 0)),
+    "--clip a.mp4 --gap 13:25 --result made --noise 0.2": ("complete", 12, (0.2, 0.2, 0.2, 1, 1, 0.2, 0.2)),
+    "--task loop --image red.png": ("loop", 36, (0, *(1,) * 5, 0.3)),
+    "--task loop --clip a.mp4": ("loop", 52, (0, 0, 0, 1, 1, 0, 0)),
+    "--task loop --prompt x --closing 0.2 --frames 25": ("loop", 24, (1,) * 5),
+    "--task restyle --clip a.mp4 --prompt x": ("restyle", 37, (0.7,) * 7),
+    "--task restyle --clip b.mp4 --prompt x --noise 0.6": ("restyle", 31, (0.6,) * 6),
+    "--task restyle --clip a.mp4 --prompt x --frames 20": ("restyle", 20, (0.7,) * 5),
+    "--keyframe slot=0,image=red.png": ("image-to-video", 37, (0, *(1,) * 6)),
+    "--keyframe slot=3,image=red.png --keyframe slot=6,image=green.png --frames 43": (
+        *("keyframes", 43, (1, 1, 1, 0.3, 1, 1, 0.3, 1)),
+    ),
+    "--task extend --keyframe slot=0,clip=a.mp4,span=2,start=20 --frames-to-add 9": ("extend", 36, (0, 0, *(1,) * 5)),
+}
+
+
+@pytest.mark.parametrize("words", WAYS)
+def test_every_task_from_its_options(words: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*TASK, *words.split()]) == 0
+    assert capfd.readouterr().out.splitlines()[-1] == "new/out.mp4"
+    task, frames, noises = WAYS[words]
+    recipe = cli.read_recipe(Path("new/out.mp4"))
+    assert recipe.task == task
+    assert recipe.timeline.noise_multipliers() == pytest.approx(noises)
+    assert media.check_clip("new/out.mp4").num_frames == frames
+    assert sorted(p.name for p in Path("new").iterdir()) == ["out.mp4"]
+
+
+def test_a_long_restyling_takes_several_parts(capfd: pytest.CaptureFixture[str]) -> None:
+    with media.ClipWriter("long.mp4", 64, 64, 12) as clip:
+        clip.write(np.zeros((100, 64, 64, 3), np.uint8))
+    words = "--task restyle --clip long.mp4 --prompt x --noise 0.6 --frames 90"
+    assert cli.main([*TASK, *words.split()]) == 0
+    assert media.check_clip("new/out.mp4").num_frames == 90
+    assert "part 3/" in capfd.readouterr().err
+
+
+def test_colours_are_matched_unless_one_says_otherwise() -> None:
+    for words, matched in (
+        ("--clip a.mp4", True),
+        ("--clip a.mp4 --no-color-match", False),
+        ("--image red.png", False),
+        ("--image red.png --color-match", True),
+    ):
+        assert cli.main([*TASK, *words.split()]) == 0
+        assert cli.read_recipe(Path("new/out.mp4")).color_match is matched
+
+
+def test_a_timeline_from_a_file() -> None:
+    data = json.loads(Path("timeline.json").read_text())
+    keyframe = {"slot": 1, "source": {"kind": "image", "path": "red.png"}, "noise": 0.25, "focus": [0.5, 0.1]}
+    Path("timeline.json").write_text(json.dumps(data | {"keyframes": [keyframe]}))
+    assert cli.main([*TASK, "--timeline", "timeline.json", "--prompt", "x"]) == 0
+    recipe = cli.read_recipe(Path("new/out.mp4"))
+    assert recipe.task == "keyframes" and recipe.timeline.noise_multipliers() == (1, 0.25, 1)
+    assert recipe.timeline.keyframes[0].focus == (0.5, 0.1)
+
+
+def test_what_will_fail_is_noted_and_made_all_the_same(capfd: pytest.CaptureFixture[str]) -> None:
+    words = "--keyframe slot=0,image=red.png --keyframe slot=2,image=green.png,noise=0"
+    assert cli.main([*TASK, *words.split()]) == 0
+    (note,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("Note:")]
+    assert "Only 1 slot is free" in note
+
+
+def test_ranges_in_words() -> None:
+    assert [arguments.parse_range(text) for text in ("10:50", ":50", "10:")] == [(10, 50), (0, 50), (10, None)]
+    assert arguments.parse_keyframe("slot=0,image=a.png,focus=0.25:1")["focus"] == (0.25, 1)
 
 
 def test_a_recipe_comes_out_and_makes_the_same_video(capfd: pytest.CaptureFixture[str]) -> None:
