@@ -17,9 +17,9 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pusa_app import __version__
 from pusa_app.arguments import (
@@ -39,7 +39,9 @@ from pusa_app.events import Event, Progress
 from pusa_app.pace import Pace, clock
 
 if TYPE_CHECKING:
-    from pusa_app.timeline import Recipe
+    from pusa_app.timeline import Recipe, Sweep
+
+Work = TypeVar("Work", "Recipe", "Sweep")
 
 __all__ = ["Parser", "integer", "main", "number", "read_recipe"]
 
@@ -135,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"Pusa Studio {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_generate(commands)
+    _add_sweep(commands)
 
     recipe = commands.add_parser("recipe", help="print the recipe inside a video, as JSON", allow_abbrev=False)
     recipe.add_argument("video", type=to_path)
@@ -173,6 +176,24 @@ def _add_generate(commands: Any) -> None:
     add_recipe_arguments(make)
 
 
+def _add_sweep(commands: Any) -> None:
+    make = commands.add_parser(
+        "sweep", help="vary one or two choices: a video of each, side by side", allow_abbrev=False
+    )
+    make.set_defaults(run=_sweep)
+    make.add_argument("--out", required=True, type=to_path, help="the grid video to write (.mp4)")
+    make.add_argument("--recipe", type=to_path, help="what to vary: a .json file or a video; a sweep is made again")
+    make.add_argument(
+        "--axis",
+        action="append",
+        type=parse_axis,
+        metavar="KIND=VALUE,VALUE",
+        help="noise:0=0,0.2,0.4 (of a keyframe, counted from 0), seed=1,2,3, steps=10,20, guidance=1,3 or "
+        "preset=exact-first-frame,soft-arrival; given twice it makes rows and columns",
+    )
+    add_recipe_arguments(make)
+
+
 # --- generate --------------------------------------------------------------------------------------------------------
 
 
@@ -204,25 +225,38 @@ def _warn(recipe: Recipe) -> None:
 
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a JSON file or inside a video, whatever the file is called; raises RecipeError or MediaError."""
-    from pusa_app.timeline import Recipe
+    from pusa_app.timeline import Sweep
+
+    work = _read_work(path)
+    if isinstance(work, Sweep):
+        raise RecipeError(f"{path.name} is a sweep and not one video: make it again with `sweep --recipe`.")
+    return work
+
+
+def _read_work(path: Path) -> Recipe | Sweep:
+    """The recipe or the sweep in a file."""
+    from pusa_app.timeline import Recipe, Sweep, is_sweep
 
     if not path.is_file():
         raise RecipeError(f"There is no file {path}.")
     if path.suffix.lower() not in VIDEOS and not _holds_video(path):
-        return Recipe.from_file(path)
+        return Sweep.from_file(path) or Recipe.from_file(path)
     from pusa_app.media import read_recipe_text
 
-    return _beside(Recipe.from_json(read_recipe_text(path)), path.parent)
+    text = read_recipe_text(path)
+    if is_sweep(text):
+        return _beside(Sweep.from_json(text), path.parent)
+    return _beside(Recipe.from_json(text), path.parent)
 
 
-def _beside(recipe: Recipe, folder: Path) -> Recipe:
+def _beside(work: Work, folder: Path) -> Work:
     """Finds sources that are named as seen from the video's folder, which is how the page writes them."""
 
     def found(path: str) -> str:
         # os.path: a name that no file system takes is just not there.
         return path if os.path.exists(path) or not os.path.exists(folder / path) else str(folder / path)
 
-    return recipe.with_paths(found)
+    return work.with_paths(found)
 
 
 def _holds_video(path: Path) -> bool:
@@ -235,7 +269,7 @@ def _holds_video(path: Path) -> bool:
     return head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3"
 
 
-def _checked_out(out: Path, recipe: Recipe | None = None) -> Path:
+def _checked_out(out: Path, recipe: Recipe | Sweep | None = None) -> Path:
     """The absolute output path; raises RecipeError when a video could not be written there. Writes nothing."""
     if out.suffix.lower() != ".mp4":
         raise RecipeError(f"The output must be an .mp4 file, not {out.name or out}.")
@@ -288,17 +322,24 @@ _loaded: dict[str, Any] = {}
 
 def _render(recipe: Recipe, out: Path) -> None:
     """Render to `out`, in this process; the model stays loaded for the next one of a batch."""
+    with _rendering(recipe.model, out) as (backbone, show):
+        from pusa_app.render import render
+
+        render(recipe, backbone, show, out=out)
+
+
+@contextlib.contextmanager
+def _rendering(model: str, out: Path) -> Iterator[tuple[Any, ProgressLine]]:
+    """The loaded model, and where progress goes, while something is written to `out`."""
     from pusa_app.worker import load_backbone
 
     show = ProgressLine(sys.stderr)
     with _writable(out.parent), contextlib.closing(show):
-        if recipe.model not in _loaded:
+        if model not in _loaded:
             show(Progress("loading"))
             _loaded.clear()
-            _loaded[recipe.model] = load_backbone(recipe.model)
-        from pusa_app.render import render
-
-        render(recipe, _loaded[recipe.model], show, out=out)
+            _loaded[model] = load_backbone(model)
+        yield _loaded[model], show
 
 
 class ProgressLine:
@@ -391,11 +432,79 @@ def _prompt_beside(picture: Path) -> str:
     return prompt
 
 
+# --- sweep -----------------------------------------------------------------------------------------------------------
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    sweep = _sweep_from(options)
+    out = _checked_out(options.out, sweep)
+    from pusa_app.studio import check_sweep
+    from pusa_app.sweep import check_out, render_sweep
+
+    check_out(sweep, out)
+    check_sweep(sweep)
+    with _rendering(sweep.recipe.model, out) as (backbone, show):
+        result = render_sweep(sweep, backbone, show, out=out)
+    failed = [cell for cell in result.cells if cell.path is None]
+    for cell in failed:
+        _complain(f"{', '.join(cell.labels)}: {cell.problem}", BROKEN)
+    print(options.out)
+    return BROKEN if failed else OK
+
+
+def _sweep_from(options: argparse.Namespace) -> Sweep:
+    from pusa_app.timeline import Sweep, new_sweep
+
+    if options.recipe is None:
+        recipe = recipe_from(options)
+    else:
+        refuse(options, "--recipe", RECIPE_ARGUMENTS, "already says it")
+        work = _read_work(options.recipe)
+        if isinstance(work, Sweep):
+            refuse(options, "the sweep", ("axis",), "already says it")
+            return work
+        recipe = work
+    if not options.axis:
+        raise RecipeError("Say what to vary: --axis seed=1,2,3.")
+    if len(options.axis) > 2:
+        raise RecipeError("A sweep has one or two axes: leave out an --axis.")
+    return new_sweep(recipe, *(_with_presets(axis, recipe) for axis in options.axis))
+
+
+def parse_axis(text: str) -> dict[str, Any]:
+    """ "noise:0=0,0.2" -> the fields of an Axis, with names as the values of a preset's; raises ArgumentTypeError."""
+    name, _, values = text.partition("=")
+    kind, colon, index = name.partition(":")
+    readers: dict[str, Callable[[str], Any]] = {
+        "noise": number(0, 1),
+        "seed": integer(0, 2**63 - 1),
+        "steps": integer(1, 1000),
+        "guidance": number(0, 100),
+        "preset": str.strip,
+    }
+    if not values or kind not in readers or (colon and kind != "noise"):
+        raise argparse.ArgumentTypeError(f"an axis looks like noise:0=0,0.2,0.4 or seed=1,2,3, not {shown(text)}")
+    axis = {"kind": kind, "values": [readers[kind](value) for value in values.split(",")]}
+    return axis | ({"keyframe": integer(0, 999)(index)} if colon else {})
+
+
+def _with_presets(axis: dict[str, Any], recipe: Recipe) -> Any:
+    """An axis, with presets in the place of their names."""
+    if axis["kind"] != "preset":
+        return axis
+    from pusa_app.presets import find_preset, preset_axis
+    from pusa_app.settings import Settings
+    from pusa_app.studio import card_of
+
+    folder = Settings().data_dir / "presets"
+    return preset_axis(recipe, card_of(recipe.model), [find_preset(name, folder) for name in axis["values"]])
+
+
 # --- the other commands ----------------------------------------------------------------------------------------------
 
 
 def _recipe(options: argparse.Namespace) -> int:
-    print(read_recipe(options.video).to_json())
+    print(_read_work(options.video).to_json())
     return OK
 
 

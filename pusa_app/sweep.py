@@ -78,8 +78,8 @@ def render_sweep(
     run = _Run(sweep, on_event, cancelled)
     with _folder_of_cells(out) as folder:
         results, first_error = _make_cells(sweep, backbone, run, folder, embed, log)
-    if first_error is not None and all(result.path is None for result in results):
-        raise first_error
+        if first_error is not None and all(result.path is None for result in results):
+            raise first_error
     cells = [_opener(result, sweep) for result in results]
     inside = (sweep if embed is None else embed(sweep, out.parent)).to_json()
     count, fps = 0, sweep.recipe.timeline.grid.fps

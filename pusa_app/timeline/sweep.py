@@ -151,7 +151,7 @@ class Sweep(BaseModel):
             if axis.kind == "noise":
                 have = min(len(recipe.timeline.keyframes) for recipe in self._recipes())
                 if axis.keyframe >= have:
-                    raise ValueError(f"there is no keyframe {axis.keyframe}, counted from 0, among {have}")
+                    raise ValueError(f"there is no such keyframe to vary: the timeline has {have}")
         return self
 
     @property
