@@ -309,7 +309,7 @@ def default_task(options: argparse.Namespace) -> str:
     if given:
         clips = "transition" if "clip_b" in given else "extend" if options.gap is None else "complete"
         return clips if given.intersection(CLIPS) else "start-end" if "end" in given else "image-to-video"
-    return "text-to-video"
+    return "text-to-video" if options.gap is None else "complete"
 
 
 def numbers(

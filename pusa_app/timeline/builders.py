@@ -46,8 +46,9 @@ class Given(BaseModel):
             raise RecipeError("The length of the clip is not known: add it again.")
         end = self.frames if self.stop is None else self.stop
         if not self.start < end <= self.frames:
+            what = f"Frames {self.start} to {end - 1} are" if self.start < end else f"Frame {self.start} is"
             raise RecipeError(
-                f"Frames {self.start} to {end - 1} are not a part of the clip, which has {self.frames} frames: "
+                f"{what} not a part of the clip, which has {self.frames} frames: "
                 "choose a first and a last frame inside it."
             )
         return end
@@ -157,6 +158,11 @@ def restyle(blank: Timeline, given: Mapping[str, Given], options: Options, noise
         raise RecipeError(
             f"The clip has {have} frames at {blank.grid.fps:g} frames a second and the length is {wanted}: "
             f"choose a length of at most {(have - 1) // stride * stride + 1} frames, or a longer clip."
+        )
+    if options.frames is not None and have < options.frames:
+        raise RecipeError(
+            f"The clip has {have} frames at {blank.grid.fps:g} frames a second, but {options.frames} are asked for: "
+            "ask for fewer, or use a longer clip."
         )
     return blank.having(_part(clip, clip.start, 0, slots, (noise.restyle,)))
 
