@@ -17,7 +17,7 @@ from pusa_app.cli import read_recipe
 from pusa_app.errors import MediaError, ModelError, RecipeError
 from pusa_app.jobs import Job
 from pusa_app.settings import Settings
-from pusa_app.studio import Studio, new_recipe
+from pusa_app.studio import Studio, given_clip, new_recipe
 from pusa_app.timeline import Given, Keyframe, Recipe, get_task
 
 PATIENCE = 90.0
@@ -53,6 +53,17 @@ def image_recipe(picture: Path, **fields: object) -> Recipe:
     return new_recipe(
         card, "image-to-video", **{"keyframes": timeline.keyframes, "num_frames": 7, "steps": 2, **fields}
     )  # type: ignore[arg-type]
+
+
+def recipe_of(task: str, **fields: object) -> Recipe:
+    return new_recipe(testing.card(), task, **{"prompt": "blue", "steps": 2, **fields})  # type: ignore[arg-type]
+
+
+def write_clip(path: Path, num_frames: int) -> Path:
+    levels = np.linspace(40, 200, num_frames).astype(np.uint8)
+    with media.ClipWriter(path, 80, 64, 12, quality=0) as clip:
+        clip.write(np.broadcast_to(levels[:, None, None, None], (num_frames, 64, 80, 3)))
+    return path
 
 
 def end_of(studio: Studio, job: Job) -> Job:
@@ -113,6 +124,68 @@ def test_numbers_that_cannot_be_are_refused_in_one_line(fields: dict[str, object
     assert "\n" not in str(caught.value)
 
 
+def at(slot: int, path: str = "red.png", **fields: object) -> dict[str, object]:
+    kind = "image" if path.endswith(".png") else "clip"
+    start = {"start": fields.pop("start", 0)} if kind == "clip" else {}
+    return {"slot": slot, "source": {"kind": kind, "path": path, **start}, **fields}
+
+
+@pytest.mark.parametrize(
+    ("task", "keyframes", "options", "words"),
+    [
+        ("keyframes", [at(0, "empty.mp4")], {}, "empty"),
+        ("keyframes", [at(0, "text.mp4")], {}, "not a clip"),
+        ("keyframes", [at(0, "picture.mp4")], {}, "not a clip"),
+        ("keyframes", [at(0, "gone.mp4")], {}, "does not exist"),
+        ("keyframes", [at(0, "text.png")], {}, "not a picture"),
+        ("keyframes", [at(0, "a.mp4", span=4, start=25)], {}, "40 frames .* 44 are needed"),
+        ("keyframes", [at(0, "a.mp4", start=10_000_000)], {}, "are needed"),
+        ("keyframes", [at(7)], {}, "reaches slot 7"),
+        ("keyframes", [at(5, "a.mp4", span=3)], {}, "reaches slot 7"),
+        ("keyframes", [at(3), at(3)], {}, "both in slot 3"),
+        ("keyframes", [at(0, "a.mp4", span=3), at(2)], {}, "both in slot 2"),
+        ("keyframes", [at(0, noise=float("nan"))], {}, "noise"),
+        ("keyframes", [at(0, "a.mp4", span=2, noise=[0.1, float("inf")])], {}, "noise"),
+        ("keyframes", [at(0, noise=-0.1)], {}, "noise"),
+        ("keyframes", [], {}, "no keyframe"),
+        ("keyframes", [{"slot": 0, "source": {"kind": "part", "part": 0}}], {}, "another part"),
+        ("complete", [at(0, "a.mp4", span=3, start=17)], {"gap": (30, 45)}, "40 frames, but the gap ends at frame 45"),
+        ("complete", [at(0, "a.mp4", span=3)], {"gap": (60, 70)}, "not on the timeline"),
+        ("complete", [at(0, "a.mp4", span=3)], {"gap": (20, 20)}, "holds no frame"),
+        ("complete", [at(0, "a.mp4", span=3)], {}, "which frames"),
+        ("loop", [at(0, "a.mp4", span=2, start=20), at(5, "b.mp4", span=2)], {}, "same clip"),
+        ("extend", [at(0, "a.mp4", span=2)], {"frames": 0}, "greater than or equal to 1"),
+        ("extend", [at(0, "a.mp4", span=2)], {"frames": 10**9}, "less than or equal"),
+        ("extend", [at(0, "a.mp4", span=2)], {"frames": 100_000}, "ask for fewer"),
+        ("extend", [], {}, "clip at the start"),
+        ("restyle", [at(0, "a.mp4", span=7, noise=0.5)], {"frames": 80}, "40 frames"),
+        ("transition", [at(0, "a.mp4", span=2), at(5, "short.mp4", span=2)], {}, "short.mp4 has 8 frames"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_before_anything_is_written(
+    studio: Studio,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    keyframes: list[dict[str, object]],
+    options: dict[str, object],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (80, 64), (200, 30, 30)).save("red.png")
+    Path("picture.mp4").write_bytes(Path("red.png").read_bytes())
+    Path("empty.mp4").touch()
+    for name in ("text.mp4", "text.png"):
+        Path(name).write_text("neither")
+    for name, count in (("a.mp4", 40), ("b.mp4", 40), ("short.mp4", 8)):
+        if any(name in str(k) for k in keyframes):
+            write_clip(Path(name), count)
+    with pytest.raises((RecipeError, MediaError), match=words) as caught:
+        studio.submit(recipe_of(task, keyframes=keyframes, options=options), "me")
+    assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+    assert studio.jobs("me") == [] and not studio.settings.data_dir.exists()
+
+
 def test_an_unknown_model_and_a_folder_as_model_are_refused(studio: Studio, tmp_path: Path) -> None:
     for model in ("nonsense", str(tmp_path)):
         with pytest.raises(ModelError):
@@ -159,6 +232,26 @@ def test_a_job_gives_a_video_with_its_recipe_and_a_poster(studio: Studio, pictur
     assert own.parent == studio.settings.runs_dir / job.id and own.is_file()
     assert [type(e).__name__ for e in studio.events(job.id)][-1] == "Done"
     assert studio.preview(job.id) is not None
+
+
+def test_an_extension_keeps_the_clip_whose_upload_is_gone(studio: Studio, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "mine.mp4", 40)
+    whole = media.load_clip(clip, 64, 64, fps=12, num_frames=40).astype(int)
+    timeline = get_task("extend").timeline(testing.card().spec.timeline(), {"clip": given_clip(clip, 12)})
+    options = {"frames": 30, "direction": "both"}
+    job = studio.submit(recipe_of("extend", keyframes=timeline.keyframes, options=options, seed=3), "me")
+    clip.unlink()
+    done = end_of(studio, job)
+    assert done.state == "done", done.message
+    video = studio.result(done)
+    assert video is not None and studio.poster(done) is not None
+    frames = media.load_clip(video, 64, 64, fps=12, num_frames=100)
+    assert media.check_clip(video).num_frames == 100
+    assert np.abs(frames[30:70] - whole).mean() < 2, "the clip, but for the codec"
+    assert str(tmp_path) not in media.read_recipe_text(video)
+    (last,) = [e for e in studio.events(job.id) if type(e).__name__ == "Done"]
+    assert last.num_frames == 100  # type: ignore[union-attr]
+    assert {p.name for p in studio.settings.results_dir.iterdir()} == {video.name, video.with_suffix(".jpg").name}
 
 
 def test_owners_do_not_see_each_other(studio: Studio) -> None:
