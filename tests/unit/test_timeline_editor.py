@@ -299,6 +299,8 @@ def test_an_update_leaves_the_value_alone(editor: TimelineEditor) -> None:
 
     update = postprocess_update_dict(editor, {"notice": "shorter", "advice": {"text": "x"}, "readonly": True})
     assert update == {"__type__": "update", "props": {"notice": "shorter", "advice": {"text": "x"}, "readonly": True}}
+    # An update of a part that was not seen yet takes its other props away: the script holds them too.
+    assert '"slots_max": 28' in TimelineEditor(slots_max=28).js_on_load
     assert not hasattr(editor, "slot"), "a word in quotes in the script is no event"
     assert all(callable(getattr(editor, name)) for name in ("input", "take", "library_pick"))
 
@@ -317,7 +319,7 @@ def in_node(program: str) -> Any:
     if shutil.which("node") is None:
         pytest.skip("there is no node to run the model in")
     model = (Path(thumbs_module.__file__).parent / SCRIPTS[0]).read_text(encoding="utf-8")
-    whole = f"const props = {{}};\n{model}\n{program}"
+    whole = f"const props = {{}}, DEFAULTS = {{}};\n{model}\n{program}"
     return json.loads(subprocess.run(["node", "-e", whole], capture_output=True, text=True, check=True).stdout)
 
 

@@ -15,7 +15,7 @@ tracks.addEventListener('pointerdown', event => {
   event.preventDefault();
   const handle = event.target.closest('.te-dot, .te-level');
   pressKey(event, k, handle);
-  if (!props.readonly && chosen.has(k.id)) startDrag(event, k, handle);
+  if (!prop('readonly') && chosen.has(k.id)) startDrag(event, k, handle);
 });
 
 function pressSlot(event) {
@@ -34,11 +34,10 @@ function pressKey(event, k, handle) {
 }
 
 function startDrag(event, k, handle) {
-  const edge = event.target.closest('.te-edge');
-  const kind = handle ? 'noise' : edge && k.kind === 'clip' ? (edge.classList.contains('te-edge-left') ? 'left' : 'right') : 'move';
   const rect = scroll.getBoundingClientRect();
   drag = {
-    kind, k, base: value, pointer: event.pointerId, x: event.clientX, y: event.clientY, scrolled, last: event, moved: false,
+    kind: handle ? 'noise' : k.kind === 'clip' ? event.target.dataset.end ?? 'move' : 'move',
+    k, base: value, pointer: event.pointerId, x: event.clientX, y: event.clientY, scrolled, last: event, moved: false,
     index: handle?.classList.contains('te-dot') ? Number(handle.dataset.index) : null,
     grabbed: handle ? Number(handle.dataset.index) : 0,
     left: rect.left, right: rect.right, frame: 0, shift: event.shiftKey,
@@ -130,7 +129,8 @@ function floatCards(dx) {
 function drawTip(words) {
   const now = nodes.get(drag.k.id).k;
   const slot = now.slot + (drag.kind === 'noise' ? drag.grabbed : 0);
-  const x = clamp(left(slot) + widthOf(slot) / 2, Math.min(110, geo.total / 2), Math.max(geo.total - 110, geo.total / 2));
+  const margin = Math.min(110, geo.total / 2);  // half of what the words may be wide, in pixels
+  const x = clamp(left(slot) + widthOf(slot) / 2, margin, geo.total - margin);
   tip.style.transform = `translateX(${x}px) translateX(-50%)`;
   write(tip, words);
 }
@@ -138,7 +138,7 @@ function drawTip(words) {
 function scrollAtEdges() {
   if (!drag?.moved) return;
   const { clientX } = drag.last;
-  const over = clientX > drag.right - EDGE ? clientX - drag.right + EDGE : clientX < drag.left + EDGE ? clientX - drag.left - EDGE : 0;
+  const over = Math.max(0, clientX - drag.right + EDGE) + Math.min(0, clientX - drag.left - EDGE);
   if (over) {
     scroll.scrollLeft = scrolled + clamp(over / 3, -14, 14);
     scrolled = scroll.scrollLeft;
@@ -149,11 +149,11 @@ function scrollAtEdges() {
 
 /** End a drag: keep what it did, or put everything back. */
 function endDrag(keep) {
-  const { base, moved: did, frame, k, shift, pointer } = drag;
+  const { kind, base, moved: did, frame, k, shift, pointer } = drag;
   cancelAnimationFrame(frame);
   drag = null;
   if (tracks.hasPointerCapture(pointer)) tracks.releasePointerCapture(pointer);
-  root.classList.remove('te-dragging', 'te-dragging-move', 'te-dragging-left', 'te-dragging-right', 'te-dragging-noise');
+  root.classList.remove('te-dragging', `te-dragging-${kind}`);
   tip.hidden = true;
   for (const id of chosen) { const node = nodes.get(id); if (node) node.card.style.transform = ''; }
   const next = value;
@@ -165,7 +165,7 @@ function endDrag(keep) {
 tracks.addEventListener('pointerup', event => { if (drag?.pointer === event.pointerId) endDrag(true); });
 tracks.addEventListener('pointercancel', event => { if (drag?.pointer === event.pointerId) endDrag(false); });
 
-// --- zoom ----------------------------------------------------------------------------------------------------------------
+// --- zoom -----------------------------------------------------------------------------------------------------------
 
 /** Make slots wider or narrower; what is under `x` (pixels from the left of the view) stays there. */
 function zoomBy(factor, x = viewWidth / 2) {

@@ -6,7 +6,7 @@ const SAME_STEP = 700;  // milliseconds in which presses of one key are one step
 let past = [], future = [];
 let lastTag = null, lastTime = 0;
 
-// --- changes -----------------------------------------------------------------------------------------------------------
+// --- changes --------------------------------------------------------------------------------------------------------
 
 /** Take a new value: one step of undo, drawn, and told to Python. False when it is not news. */
 function change(next, tag = null) {
@@ -80,10 +80,10 @@ function load() {
   forget();
   draw();
   // What Python changed it also explains, and may have to say the same again.
-  tell(props.notice);
+  tell(prop('notice'));
 }
 
-// --- toolbar -----------------------------------------------------------------------------------------------------------
+// --- toolbar --------------------------------------------------------------------------------------------------------
 
 const title = make('h3', 'te-title', bar);
 const facts = make('span', 'te-facts', bar);
@@ -120,12 +120,12 @@ function buildBar() {
 }
 
 function drawBar() {
-  const busy = props.readonly;
+  const busy = prop('readonly');
   for (const name of ['add', 'load']) controls[name].disabled = busy;
   controls.undo.disabled = busy || !past.length;
   controls.redo.disabled = busy || !future.length;
   controls.clear.disabled = busy || !value.keyframes.length;
-  controls.library.hidden = busy || !(props.library ?? []).length;
+  controls.library.hidden = busy || !(prop('library') ?? []).length;
   root.classList.toggle('te-readonly', !!busy);
   root.classList.toggle('te-scrolls', geo.total > viewWidth + 1);
   lookForPlayer();
@@ -163,7 +163,7 @@ document.addEventListener('pointerdown', event => {
 }, { capture: true });
 
 function fillLibrary(panel, close) {
-  for (const entry of props.library ?? []) {
+  for (const entry of prop('library') ?? []) {
     const item = button('te-entry', panel, { press: () => {
       close();
       const slot = freeSlot(value, nextSlot());
@@ -178,7 +178,8 @@ function fillLibrary(panel, close) {
 function fillHelp(panel) {
   const keys = make('dl', 'te-help', panel);
   for (const [combination, words] of [
-    ['Tab', 'help_tab'], ['← →', 'help_arrows'], ['Ctrl + ← →', 'help_edge'], ['Shift + ↑ ↓', 'help_shift'], ['Home End', 'help_ends'],
+    ['Tab', 'help_tab'], ['← →', 'help_arrows'], ['Ctrl + ← →', 'help_edge'], ['Shift + ↑ ↓', 'help_shift'],
+    ['Home End', 'help_ends'],
     ['Del', 'help_delete'], ['Ctrl + Z, Y', 'help_undo'], ['Ctrl + C X V D', 'help_copy'], ['Esc', 'help_escape'],
     [`Shift + ${say('key_click')}`, 'help_select'], ['Ctrl + A', 'help_all'], [`Alt + ${say('key_drag')}`, 'help_fine'],
     [`Ctrl + ${say('key_wheel')}`, 'help_wheel'],
@@ -188,7 +189,7 @@ function fillHelp(panel) {
   }
 }
 
-// --- start -------------------------------------------------------------------------------------------------------------
+// --- start ----------------------------------------------------------------------------------------------------------
 
 function dress() {
   buildBar();
@@ -207,11 +208,11 @@ new ResizeObserver(([entry]) => {
 watch('value', load);
 watch('strings', () => { dress(); draw(); });
 watch(['advice', 'readonly', 'library', 'player'], () => { inspected = ''; draw(); });
-watch('notice', () => tell(props.notice));
+watch('notice', () => tell(prop('notice')));
 watch('result', drawResult);
 viewWidth = scroll.clientWidth;
 complain('');
-tell(props.notice);
+tell(prop('notice'));
 drawResult();
 dress();
 load();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -63,25 +64,28 @@ class TimelineEditor(gr.HTML):
         elem_id: str = "timeline-editor",
         **more: Any,
     ) -> None:
+        props = {
+            "advice": advice or {},
+            "notice": notice,
+            "result": result or [],
+            "library": library or [],
+            "player": player,
+            "readonly": readonly,
+            "slots_max": slots_max,
+            "new_noise": new_noise,
+            "strings": WORDS | (strings or {}),
+        }
         # Gradio makes the component again for every update, from these arguments less the value.
         super().__init__(
             value=value,
             # The template is constant and the script uses textContent: a value inside a template would run as code.
             html_template='<div class="te"></div>',
             head=_style(),
-            js_on_load=_script(),
+            js_on_load=f"const DEFAULTS = {json.dumps(props)};\n{_script()}",
             server_functions=[describe],
             apply_default_css=False,
             elem_id=elem_id,
-            advice=advice or {},
-            notice=notice,
-            result=result or [],
-            library=library or [],
-            player=player,
-            readonly=readonly,
-            slots_max=slots_max,
-            new_noise=new_noise,
-            strings=WORDS | (strings or {}),
+            **props,
             **more,
         )
 

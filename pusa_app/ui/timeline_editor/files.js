@@ -61,7 +61,7 @@ const isSaved = file => file.type === 'application/json' || file.name.toLowerCas
 /** A new keyframe of a source; null, and words about it, where it does not fit. */
 function add(source, slot) {
   const span = source.kind === 'image' ? 1 : Math.max(1, Math.min(freeRun(value, slot), Math.ceil(geo.slots / 2)));
-  const noise = Array(span).fill(clamp(Number(props.new_noise) || 0, 0, 1));
+  const noise = Array(span).fill(clamp(Number(prop('new_noise')) || 0, 0, 1));
   const k = { id: newId(), slot, span, noise, start: 0, fit: 'crop', focus: [0.5, 0.5], ...source };
   const most = Math.max(1, longestSpan(value.grid, k, slot));
   const [next, reason] = inserted(value, span > most ? { ...k, span: most, noise: resized(noise, most) } : k, slot);
@@ -96,11 +96,16 @@ async function bring(file, slot) {
   } finally { done(); }
 }
 
-async function describeFile({ path, url, name, type = '', size = null }) {
+async function describeFile({ path, url, name, type, size }) {
   const about = await ask(path);
   if (!about || about.problem) { complain(about?.problem ?? say('unreadable', { name })); return null; }
-  const file = { path, url, orig_name: name, mime_type: type || null, size, is_stream: false, meta: { _type: 'gradio.FileData' } };
-  return { kind: about.kind, file, name: name.slice(0, 255), frames: about.frames, thumbs: about.thumbs };
+  return sourceOf(about, { path, url, name, type, size });
+}
+
+/** What a keyframe holds of its source: what it is, and the file as Gradio's FileData. */
+function sourceOf({ kind, frames, thumbs }, { path, url, name, type = null, size = null }) {
+  const file = { path, url, orig_name: name, mime_type: type || null, size, is_stream: false };
+  return { kind, frames, thumbs, name: name.slice(0, 255), file: { ...file, meta: { _type: 'gradio.FileData' } } };
 }
 
 async function ask(path) {
@@ -120,11 +125,11 @@ function wait(text, slot) {
   };
 }
 
-// --- dropping ------------------------------------------------------------------------------------------------------------
+// --- dropping -------------------------------------------------------------------------------------------------------
 
 let dropRect = null, dropSlot = null;
 
-const hasFiles = event => value && !props.readonly && [...event.dataTransfer.types].includes('Files');
+const hasFiles = event => value && !prop('readonly') && [...event.dataTransfer.types].includes('Files');
 
 function markDrop(slot) {
   cells[dropSlot]?.box.classList.remove('te-drop');
@@ -132,7 +137,11 @@ function markDrop(slot) {
   cells[dropSlot]?.box.classList.add('te-drop');
 }
 
-root.addEventListener('dragenter', event => { if (hasFiles(event)) { event.preventDefault(); dropRect = tracks.getBoundingClientRect(); } });
+root.addEventListener('dragenter', event => {
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  dropRect = tracks.getBoundingClientRect();
+});
 root.addEventListener('dragover', event => {
   if (!hasFiles(event)) return;
   event.preventDefault();
@@ -158,7 +167,7 @@ function endDrop() {
   root.classList.remove('te-dropping');
 }
 
-// --- saving --------------------------------------------------------------------------------------------------------------
+// --- saving ---------------------------------------------------------------------------------------------------------
 
 /** The timeline with its files as data URLs, as far as they are not too large, offered as a download. */
 async function save() {
@@ -194,7 +203,7 @@ async function embedded(file, most) {
   } catch { return null; }
 }
 
-// --- loading -------------------------------------------------------------------------------------------------------------
+// --- loading --------------------------------------------------------------------------------------------------------
 
 class Unusable extends Error {}
 
@@ -220,11 +229,13 @@ async function readSaved(file) {
   if (saved?.pusa_timeline !== FORMAT || !Array.isArray(saved.keyframes)) throw new Unusable(say('bad_file', { name }));
   const slots = slotsOf(saved.grid ?? {});
   if (!Number.isInteger(slots) || slots < 1) throw new Unusable(say('bad_file', { name }));
-  const most = props.slots_max || Infinity;
+  const most = prop('slots_max') || Infinity;
   if (slots > most) throw new Unusable(say('bad_slots', { name, slots, most }));
   // How frames fall into slots is the model's matter; the file says how many slots there are.
   const next = { ...value, grid: { ...value.grid, num_frames: framesForSlots(value.grid, slots) }, keyframes: [] };
-  for (const [i, entry] of saved.keyframes.entries()) next.keyframes.push(await readEntry(next, entry, i + 1, saved.files ?? {}, name));
+  for (const [i, entry] of saved.keyframes.entries()) {
+    next.keyframes.push(await readEntry(next, entry, i + 1, saved.files ?? {}, name));
+  }
   return next;
 }
 
@@ -241,7 +252,7 @@ function isEntry(k) {
 async function readEntry(next, entry, count, files, name) {
   const wrong = new Unusable(say('bad_entry', { count, name }));
   if (!isEntry(entry)) throw wrong;
-  const source = await sourceOf(entry, files, name);
+  const source = await savedSource(entry, files, name);
   const { slot, span, noise, start = 0, fit, focus } = entry;
   const k = { id: newId(), slot, span, noise, start, fit, focus, ...source };
   const fits = k.kind === entry.kind && endOf(k) <= slotsOf(next.grid) && longestSpan(next.grid, k, slot) >= span;
@@ -250,20 +261,22 @@ async function readEntry(next, entry, count, files, name) {
 }
 
 /** A saved keyframe's file, from the saved timeline or else from this machine. */
-async function sourceOf(entry, files, name) {
+async function savedSource(entry, files, name) {
   const data = Object.hasOwn(files, entry.file) ? files[entry.file] : null;
-  const label = entry.name || 'file';
-  let stored = { path: entry.file, url: null };
+  const label = entry.name.slice(0, 200) || 'file';
+  let stored = { path: entry.file, url: addressOf(entry.file) };
   if (typeof data === 'string' && /^data:(image|video)\/[\w.+-]+;base64,/.test(data)) {
     const blob = await (await fetch(data)).blob();
     stored = await upload(new File([blob], label, { type: blob.type }));
   }
   const about = await ask(stored.path);
-  if (!about || about.problem) throw new Unusable(data ? about?.problem ?? say('unreadable', { name: label }) : say('file_gone', { source: label, name }));
-  const file = { path: stored.path, url: stored.url ?? addressOf(stored.path), orig_name: label, mime_type: null, size: null,
-    is_stream: false, meta: { _type: 'gradio.FileData' } };
-  return { kind: about.kind, file, name: label.slice(0, 255), frames: about.frames, thumbs: about.thumbs };
+  if (about && !about.problem) return sourceOf(about, { ...stored, name: label });
+  if (data) throw new Unusable(about?.problem ?? say('unreadable', { name: label }));
+  throw new Unusable(say('file_gone', { source: label, name }));
 }
 
 /** Where this server serves a file of its cache. */
-const addressOf = path => `${(window.gradio_config?.root ?? '').replace(/\/$/, '')}/gradio_api/file=${path.split('/').map(encodeURIComponent).join('/')}`;
+function addressOf(path) {
+  const base = (window.gradio_config?.root ?? '').replace(/\/$/, '');
+  return `${base}/gradio_api/file=${path.split('/').map(encodeURIComponent).join('/')}`;
+}

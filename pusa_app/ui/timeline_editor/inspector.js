@@ -1,4 +1,4 @@
-// What is chosen, in numbers: a slot, one keyframe, or several. Built anew when something else is chosen, refreshed else.
+// What is chosen, in numbers: a slot, one keyframe or several. Built anew when something else is chosen, else refreshed.
 
 let inspected = '';   // what the inspector was built for
 let fields = [];      // functions that write the present values into its controls
@@ -12,7 +12,7 @@ const totalSpan = keys => keys.reduce((sum, k) => sum + k.span, 0);
 function drawInspector() {
   const keys = chosenKeys();
   const what = JSON.stringify([keys.map(k => [k.id, k.kind, k.span > 1, k.file.path]), keys.length ? null : cursor,
-    props.readonly, geo.slots, currentShape(keys)]);
+    prop('readonly'), geo.slots, currentShape(keys)]);
   if (what === inspected && inspector.childNodes.length) { refreshInspector(); return; }
   // A control that rebuilds its own inspector keeps the focus, by its name.
   const name = inspector.contains(document.activeElement) ? document.activeElement.dataset.name : null;
@@ -22,7 +22,7 @@ function drawInspector() {
   if (keys.length === 1) inspectKeyframe(keys[0]);
   else if (keys.length) inspectSeveral(keys);
   else inspectSlot();
-  if (props.readonly) for (const control of inspector.querySelectorAll('input, button, [tabindex]')) disable(control);
+  if (prop('readonly')) inspector.querySelectorAll('input, button, [tabindex]').forEach(disable);
   refreshInspector();
   if (name) inspector.querySelector(`[data-name="${name}"]`)?.focus({ preventScroll: true });
 }
@@ -34,7 +34,7 @@ function inspectSlot() {
   if (cursor === null || cursor >= geo.slots) { make('p', 'te-hint', inspector, say('hint')); return; }
   const frames = framesText(value.grid, cursor, 1);
   make('p', 'te-hint', inspector, say('free_slot', { slot: cursor, frames }));
-  if (!props.readonly) button('te-add-here', inspector, { text: say('add_here'), press: () => chooseFiles() });
+  if (!prop('readonly')) button('te-add-here', inspector, { text: say('add_here'), press: () => chooseFiles() });
 }
 
 function inspectKeyframe(k) {
@@ -77,7 +77,7 @@ function actions(parent, single) {
   button('te-delete', row, { text: say('delete'), press: remove });
 }
 
-// --- controls ------------------------------------------------------------------------------------------------------------
+// --- controls -------------------------------------------------------------------------------------------------------
 
 function labelled(parent, name, text) {
   const label = make('label', `te-field te-field-${name}`, parent);
@@ -116,8 +116,9 @@ function numberField(parent, name, { least, most, get, set, step = 1, text = say
   const input = textInput(labelled(parent, name, text), name, 'number');
   input.step = step;
   onEntered(input, typed => {
-    const x = Number(typed), now = only();
-    if (typed.trim() !== '' && Number.isFinite(x) && now) set(now, clamp(step === 1 ? Math.round(x) : round2(x), least(now), most(now)));
+    const x = typed.trim() === '' ? NaN : Number(typed), now = only();
+    if (!now || !Number.isFinite(x)) return;
+    set(now, clamp(step === 1 ? Math.round(x) : round2(x), least(now), most(now)));
   });
   fields.push(() => {
     const now = only();
@@ -160,10 +161,10 @@ function fitField(parent) {
   const box = make('div', 'te-field te-field-fit', parent);
   make('span', 'te-label', box, say('fit_mode'));
   const choices = [['crop', say('crop'), say('crop_title')], ['pad', say('pad'), say('pad_title')]];
-  segments(box, 'fit', choices, () => only()?.fit, fit => { const now = only(); if (now) change(replaced(value, { ...now, fit })); });
+  segments(box, 'fit', choices, () => only()?.fit, fit => change(replaced(value, { ...only(), fit })));
 }
 
-// --- what the numbers do ---------------------------------------------------------------------------------------------
+// --- what the numbers do --------------------------------------------------------------------------------------------
 
 function moveToSlot(k, slot) {
   const next = moved(value, new Set([k.id]), slot - k.slot);
@@ -181,7 +182,7 @@ function setSpan(k, span) {
 const mostStart = k => Math.max(0, k.frames - framesIn(value.grid, k.slot, k.span));
 const setStart = (k, start) => change(replaced(value, { ...k, start: clamp(start, 0, mostStart(k)) }), 'start');
 
-// --- noise ---------------------------------------------------------------------------------------------------------------
+// --- noise ----------------------------------------------------------------------------------------------------------
 
 /** What the noises of the chosen keyframes look like. */
 function shapeOf(keys) {
@@ -211,8 +212,7 @@ function noiseFields(parent, keys) {
   segments(box, 'shape', SHAPES.map(name => [name, say(name)]), () => currentShape(chosenKeys()), chooseShape);
   const name = currentShape(keys);
   if (name === 'list') listField(parent);
-  else if (name === 'constant') rampField(parent, 'level', [0]);
-  else for (const [end, at] of [['from', [0]], ['to', [-1]]]) rampField(parent, end, at);
+  else for (const end of name === 'constant' ? ['level'] : ['from', 'to']) rampField(parent, end);
 }
 
 function chooseShape(name) {
@@ -231,19 +231,25 @@ function chooseShape(name) {
 }
 
 /** One end of a ramp, or the level of a constant noise. */
-function rampField(parent, name, [at]) {
+function rampField(parent, name) {
   const input = textInput(labelled(parent, name, say(name)), name, 'number');
   Object.assign(input, { min: 0, max: 1, step: 0.05 });
-  const ends = () => { const noise = chosenKeys().flatMap(k => k.noise); return [noise[0], noise.at(-1), noise.length]; };
+  const ends = () => {
+    const noise = chosenKeys().flatMap(k => k.noise);
+    return [noise[0], noise.at(-1), noise.length];
+  };
   onEntered(input, typed => {
     const x = Number(typed);
     if (typed.trim() === '' || !Number.isFinite(x)) return;
     asked = currentShape(chosenKeys());
     const [from, to, count] = ends(), level = round2(clamp(x, 0, 1));
-    const numbers = name === 'level' ? ramp(level, level, count) : at === 0 ? ramp(level, to, count) : ramp(from, level, count);
-    change(withNoises(value, chosenKeys(), numbers), `noise-${name}`);
+    const [first, last] = { level: [level, level], from: [level, to], to: [from, level] }[name];
+    change(withNoises(value, chosenKeys(), ramp(first, last, count)), `noise-${name}`);
   });
-  fields.push(() => { const [from, to] = ends(); if (from !== undefined) refill(input, number(at === 0 ? from : to)); });
+  fields.push(() => {
+    const [from, to, count] = ends();
+    if (count) refill(input, number(name === 'to' ? to : from));
+  });
 }
 
 function listField(parent) {
@@ -260,14 +266,14 @@ function listField(parent) {
   fields.push(() => refill(input, chosenKeys().flatMap(k => k.noise).map(number).join(', ')));
 }
 
-// --- the picture: what of it is kept ---------------------------------------------------------------------------------
+// --- the picture: what of it is kept --------------------------------------------------------------------------------
 
 /** The picture with the frame that is cut out of it. */
 function focusPicker(parent, k) {
   const box = make('div', 'te-focus', parent);
   const image = picture(box, k.kind === 'image' ? k.file.url || k.thumbs[0] : k.thumbs[thumbAtStart(k)]);
   // Browsers cannot show every kind of picture that the program reads (TIFF).
-  image.addEventListener('error', () => { const small = safeAddress(k.thumbs[0]); if (image.src !== small) image.src = small; });
+  image.addEventListener('error', () => { image.src = safeAddress(k.thumbs[0]); }, { once: true });
   const frame = make('div', 'te-frame', box);
   box.dataset.name = 'focus';
   box.tabIndex = 0;
@@ -276,7 +282,8 @@ function focusPicker(parent, k) {
   const refresh = () => {
     const now = only();
     if (!now) return;
-    if (now.kind === 'clip') { const src = now.thumbs[thumbAtStart(now)]; if (src && image.src !== src) image.src = safeAddress(src); }
+    const still = now.kind === 'clip' ? safeAddress(now.thumbs[thumbAtStart(now)]) : '';
+    if (still && image.src !== still) image.src = still;
     const [x, y, w, h] = cropBox(shown(), now);
     Object.assign(frame.style, { left: `${x}%`, top: `${y}%`, width: `${w}%`, height: `${h}%` });
     frame.hidden = now.fit === 'pad';
@@ -286,12 +293,15 @@ function focusPicker(parent, k) {
   };
   image.addEventListener('load', refresh);
   fields.push(refresh);
-  if (!props.readonly) { dragFocus(box, shown); keysOfFocus(box); }
+  if (!prop('readonly')) { dragFocus(box, shown); keysOfFocus(box); }
 }
 
-const thumbAtStart = k => Math.min(k.thumbs.length - 1, Math.round(k.start / Math.max(1, k.frames - 1) * (k.thumbs.length - 1)));
+function thumbAtStart(k) {
+  const last = k.thumbs.length - 1;
+  return Math.min(last, Math.round(k.start / Math.max(1, k.frames - 1) * last));
+}
 
-/** The box that is cut out of a picture of that size, in percent of it: left, top, width, height. As media.fit.crop_box. */
+/** What is cut out of a picture of that size, in percent: left, top, width, height. As media.fit.crop_box. */
 function cropBox([width, height], k) {
   const scale = Math.min(width / value.width, height / value.height);
   const w = 100 * scale * value.width / width, h = 100 * scale * value.height / height;
@@ -304,8 +314,8 @@ function dragFocus(box, shown) {
   draggable(box, begin, (event, { k, rect }) => {
     const [, , w, h] = cropBox(shown(), k);
     const part = (at, size) => size > 99.9 ? 0.5 : round2(clamp((100 * at - size / 2) / (100 - size), 0, 1));
-    const focus = [part((event.clientX - rect.left) / rect.width, w), part((event.clientY - rect.top) / rect.height, h)];
-    return replaced(value, { ...k, focus });
+    const x = part((event.clientX - rect.left) / rect.width, w), y = part((event.clientY - rect.top) / rect.height, h);
+    return replaced(value, { ...k, focus: [x, y] });
   });
 }
 
@@ -320,7 +330,7 @@ function keysOfFocus(box) {
   });
 }
 
-// --- a clip's own length, and the part of it that is used ------------------------------------------------------------
+// --- a clip's own length, and the part of it that is used -----------------------------------------------------------
 
 function trimStrip(parent, k) {
   const strip = make('div', 'te-trim', parent);
@@ -337,7 +347,7 @@ function trimStrip(parent, k) {
     range.style.width = `${100 * used / now.frames}%`;
     write(text, say('trim_text', { first: now.start, last: now.start + used - 1, frames: now.frames }));
   });
-  if (!props.readonly) dragTrim(strip);
+  if (!prop('readonly')) dragTrim(strip);
 }
 
 /** Drag the window, or press where its middle should be. */
@@ -354,7 +364,7 @@ function dragTrim(strip) {
   });
 }
 
-// --- dragging in the inspector ---------------------------------------------------------------------------------------
+// --- dragging in the inspector --------------------------------------------------------------------------------------
 
 let abandon = null;  // puts back what a drag in the inspector has done so far
 

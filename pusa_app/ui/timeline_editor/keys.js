@@ -8,9 +8,9 @@ root.addEventListener('keydown', event => {
   if (!value) return;
   if (event.key === 'Escape') { escape(event); return; }
   // A field whose content is as it was has nothing to undo of its own.
-  const idle = event.target.dataset.dirty !== 'yes';
-  if ((event.ctrlKey || event.metaKey) && (!isTyping(event.target) || idle) && command(event)) { event.preventDefault(); return; }
-  if (isTyping(event.target) || props.readonly) return;
+  const idle = !isTyping(event.target) || event.target.dataset.dirty !== 'yes';
+  if ((event.ctrlKey || event.metaKey) && idle && command(event)) { event.preventDefault(); return; }
+  if (isTyping(event.target) || prop('readonly')) return;
   const { classList } = event.target;
   const handled = classList.contains('te-card') ? keyOfCard(event)
     : classList.contains('te-dot') ? keyOfHandle(event)
@@ -26,12 +26,12 @@ function escape(event) {
   event.stopPropagation();
 }
 
-/** Undo, redo, duplicate and choose all; true when it was one of them. Copy, cut and paste come as events of their own. */
+/** Undo, redo, duplicate and choose all; true when it was one of them. Copy, cut and paste are events of their own. */
 function command(event) {
   const key = event.key.toLowerCase();
   if (drag) return false;
   if (key === 'a' && !isTyping(event.target)) return choose(value.keyframes.map(k => k.id)), true;
-  if (props.readonly) return false;
+  if (prop('readonly')) return false;
   if (key === 'z') return event.shiftKey ? redo() : undo(), true;
   if (key === 'y') return redo(), true;
   if (key === 'd' && !isTyping(event.target)) return duplicate(), true;
@@ -101,7 +101,7 @@ root.addEventListener('focusin', event => {
   if (key && byKeys && !chosen.has(key.dataset.id) && !drag) choose([key.dataset.id]);
 });
 
-// --- the clipboard -----------------------------------------------------------------------------------------------------
+// --- the clipboard --------------------------------------------------------------------------------------------------
 
 const mayCopy = event => value && chosen.size > 0 && !isTyping(event.target);
 
@@ -115,9 +115,9 @@ function copy(event) {
 }
 
 root.addEventListener('copy', copy);
-root.addEventListener('cut', event => { if (!props.readonly && copy(event)) remove(); });
+root.addEventListener('cut', event => { if (!prop('readonly') && copy(event)) remove(); });
 root.addEventListener('paste', event => {
-  if (!value || props.readonly || isTyping(event.target)) return;
+  if (!value || prop('readonly') || isTyping(event.target)) return;
   const files = [...event.clipboardData.files];
   event.preventDefault();
   if (files.length) addFiles(files);

@@ -1,5 +1,9 @@
 // The timeline as plain data. Every function returns new objects and changes none: a snapshot is a reference.
 
+// An update that comes before the editor is seen for the first time takes all other props away: then those count that
+// it was made with.
+const prop = name => props[name] ?? DEFAULTS[name];
+
 const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
 const round2 = x => Math.round(x * 100) / 100;
 const number = x => String(round2(x));
@@ -164,10 +168,10 @@ const essence = value => value && JSON.stringify([
 let idsMade = 0;
 const newId = () => `n${(idsMade++).toString(36)}${Math.random().toString(36).slice(2, 8)}`;
 
-// --- words -------------------------------------------------------------------------------------------------------------
+// --- words ----------------------------------------------------------------------------------------------------------
 
 function say(key, values = {}) {
-  const text = props.strings?.[key] ?? key;
+  const text = prop('strings')?.[key] ?? key;
   return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 

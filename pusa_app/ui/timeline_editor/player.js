@@ -7,23 +7,27 @@ const playhead = make('div', 'te-playhead', tracks);
 let watched = null, playing = 0;
 
 const playerVideo = () => {
-  try { return props.player ? document.querySelector(props.player) : null; } catch { return null; }
+  try { return prop('player') ? document.querySelector(prop('player')) : null; } catch { return null; }
 };
 
 /** The page makes its video anew whenever it likes, so that it has to be looked for. */
 function lookForPlayer() {
   const video = playerVideo();
   if (video !== watched) {
-    for (const name of SEEN) { watched?.removeEventListener(name, drawPlayhead); video?.addEventListener(name, drawPlayhead); }
+    for (const name of SEEN) watched?.removeEventListener(name, drawPlayhead);
+    for (const name of SEEN) video?.addEventListener(name, drawPlayhead);
     watched = video;
   }
-  const away = props.readonly || !(video && video.currentSrc && video.readyState > 0);
+  const away = prop('readonly') || !(video && video.currentSrc && video.readyState > 0);
   if (controls.take.hidden !== away) controls.take.hidden = away;
   drawPlayhead();
 }
 
 /** Whether the player's video is as long as the timeline, so that its time is a place on it. */
-const isOurs = video => !!video && Math.abs(video.duration - value.grid.num_frames / value.grid.fps) < 1.5 / value.grid.fps;
+function isOurs(video) {
+  const { num_frames: frames, fps } = value.grid;
+  return !!video && Math.abs(video.duration * fps - frames) < 1.5;
+}
 
 function drawPlayhead() {
   const shown = !!value && !!geo && isOurs(watched);
@@ -43,9 +47,9 @@ function takeFrame() {
 }
 
 function seek(event) {
-  const { fps, temporal_stride: stride, num_frames: frames } = value.grid;
+  const { fps, num_frames: frames } = value.grid;
   const x = event.clientX - seekLeft;
-  const frame = x < geo.zero ? x / geo.zero : 1 + (x - geo.zero) / geo.width * stride;
+  const frame = x < geo.zero ? x / geo.zero : 1 + (x - geo.zero) / perFrame();
   watched.currentTime = clamp(frame, 0, frames - 0.5) / fps;
 }
 
@@ -59,4 +63,6 @@ ruler.addEventListener('pointerdown', event => {
 });
 ruler.addEventListener('pointermove', event => { if (ruler.hasPointerCapture(event.pointerId)) seek(event); });
 
-const looking = setInterval(() => { if (element.isConnected) lookForPlayer(); else clearInterval(looking); }, PLAYER_LOOK);
+const looking = setInterval(() => {
+  if (element.isConnected) lookForPlayer(); else clearInterval(looking);
+}, PLAYER_LOOK);

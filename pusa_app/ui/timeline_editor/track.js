@@ -12,7 +12,7 @@ let zoom = 'auto';         // or 'fit', or pixels per slot
 let geo = null;            // { slots, reach, zero, width, total }: widths of slot 0 and of the others, in pixels
 let viewWidth = 0;
 
-// --- nodes ---------------------------------------------------------------------------------------------------------------
+// --- nodes ----------------------------------------------------------------------------------------------------------
 
 const root = element.querySelector('.te');
 const SVG = 'http://www.w3.org/2000/svg';
@@ -128,9 +128,10 @@ const left = slot => slot === 0 ? 0 : geo.zero + (slot - 1) * geo.width;
 const widthOf = (slot, span = 1) => left(slot + span) - left(slot);
 const height = noise => RULER + PAD + (1 - noise) * (CURVE - 2 * PAD);
 const slotAt = x => clamp(x < geo.zero ? 0 : 1 + Math.floor((x - geo.zero) / geo.width), 0, geo.reach - 1);
-const leftOfFrame = frame => frame < 1 ? frame * geo.zero : geo.zero + (frame - 1) * geo.width / value.grid.temporal_stride;
+const perFrame = () => geo.width / value.grid.temporal_stride;
+const leftOfFrame = frame => frame < 1 ? frame * geo.zero : geo.zero + (frame - 1) * perFrame();
 
-// --- slots ---------------------------------------------------------------------------------------------------------------
+// --- slots ----------------------------------------------------------------------------------------------------------
 
 const cells = [];
 let drawnGeo = null, drawnGrid = null;
@@ -172,9 +173,8 @@ function drawCell({ box, index, frames }, slot) {
 /** Seconds at round times, as far apart as their words need. */
 function drawRuler() {
   ruler.replaceChildren();
-  const { fps, num_frames: frames, temporal_stride: stride } = value.grid;
-  const perSecond = geo.width / stride * fps;
-  const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60].find(s => s * perSecond >= 56) ?? 120;
+  const { fps, num_frames: frames } = value.grid;
+  const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60].find(s => s * fps * perFrame() >= 56) ?? 120;
   for (let at = 0; at * fps < frames; at = round2(at + step)) {
     const x = leftOfFrame(at * fps);
     if (x > geo.total - 34 || (at > 0 && x < geo.zero)) continue;
@@ -183,7 +183,7 @@ function drawRuler() {
   }
 }
 
-// --- the curve -----------------------------------------------------------------------------------------------------------
+// --- the curve ------------------------------------------------------------------------------------------------------
 
 let drawnPath = '';
 
@@ -199,12 +199,13 @@ function drawCurve() {
 /** The bands of noise that are advised. */
 function drawBands() {
   bands.replaceChildren();
-  for (const { slot, low, high } of props.advice?.bands ?? []) {
+  for (const { slot, low, high } of prop('advice')?.bands ?? []) {
     if (!(slot >= 0 && slot < geo.slots)) continue;
     const band = shape('rect', 'te-band', bands);
     const top = height(clamp(high, 0, 1));
-    for (const [name, x] of [['x', left(slot) + 1], ['width', widthOf(slot) - 2], ['y', top],
-      ['height', Math.max(2, height(clamp(low, 0, 1)) - top)]]) band.setAttribute(name, x);
+    const tall = Math.max(2, height(clamp(low, 0, 1)) - top);
+    const box = { x: left(slot) + 1, width: widthOf(slot) - 2, y: top, height: tall };
+    for (const name in box) band.setAttribute(name, box[name]);
   }
 }
 
@@ -214,7 +215,7 @@ function drawAxis() {
   for (const noise of [1, 0.5, 0]) make('span', 'te-axis-mark', axis, number(noise)).style.top = `${height(noise)}px`;
 }
 
-// --- keyframes -----------------------------------------------------------------------------------------------------------
+// --- keyframes ------------------------------------------------------------------------------------------------------
 
 const nodes = new Map();  // id -> { group, card, film, name, pictures, dots, bars, k, geo }
 
@@ -226,7 +227,7 @@ function drawKeys() {
   for (const k of value.keyframes) drawKey(k);
 }
 
-/** Tab goes through the keyframes in the order of time. Not while something is dragged: moving a node drops its focus. */
+/** Tab goes through the keyframes in the order of time. Not in a drag: moving a node drops its focus. */
 function orderKeys() {
   const focused = document.activeElement;
   let changed = false;
@@ -245,10 +246,9 @@ function makeKey(k) {
   card.tabIndex = 0;
   card.setAttribute('role', 'slider');
   card.setAttribute('aria-valuemin', 0);
-  const film = make('div', 'te-film', card);
-  const node = { group, card, film, name: make('span', 'te-card-name', card), pictures: new Map(), dots: [], bars: [], k: null };
-  node.left = make('span', 'te-edge te-edge-left', card);
-  node.right = make('span', 'te-edge te-edge-right', card);
+  const film = make('div', 'te-film', card), name = make('span', 'te-card-name', card);
+  const node = { group, card, film, name, pictures: new Map(), dots: [], bars: [], k: null };
+  for (const end of ['left', 'right']) make('span', `te-edge te-edge-${end}`, card).dataset.end = end;
   nodes.set(k.id, node);
   return node;
 }
@@ -335,7 +335,7 @@ function drawHandles(node, k) {
     bar.style.transform = `translate(${x}px, ${y}px)`;
     bar.style.width = `${wide}px`;
     dot.style.transform = `translate(${x + wide / 2}px, ${y}px)`;
-    dot.style.setProperty('--te-reach', `${clamp(wide * 0.6, 12, 32)}px`);
+    dot.style.setProperty('--te-reach', `${clamp(wide * (coarse.matches ? 0.8 : 0.6), 12, 32)}px`);
     dot.classList.toggle('te-high', noise > 0.86);  // no room for its number above
     write(dot.firstChild, number(noise));
     mark(dot, 'aria-label', say('handle_label', { name: k.name, slot }));
@@ -359,7 +359,7 @@ function makeHandle(node) {
   node.dots.push(dot);
 }
 
-// --- the rest of the picture -----------------------------------------------------------------------------------------
+// --- the rest of the picture ----------------------------------------------------------------------------------------
 
 /** Which slot is chosen, and what the slots say of themselves. One of them is a stop for Tab. */
 function drawSlots() {
@@ -385,7 +385,7 @@ function drawFacts() {
 /** What the finished video consists of, in proportion to the frames. */
 function drawResult() {
   resultBar.replaceChildren();
-  const parts = (props.result ?? []).filter(part => part.frames > 0);
+  const parts = (prop('result') ?? []).filter(part => part.frames > 0);
   resultBar.hidden = !parts.length;
   for (const { kind, frames, title } of parts) {
     const part = make('div', `te-part te-part-${kind === 'kept' ? 'kept' : 'made'}`, resultBar);
@@ -399,8 +399,8 @@ function drawResult() {
 function drawAdvice() {
   under.replaceChildren();
   const stray = value.keyframes.filter(k => endOf(k) > geo.slots).length;
-  if (props.advice?.text) make('p', 'te-advice', under, props.advice.text);
-  for (const text of [...(props.advice?.warnings ?? []), ...(stray ? [say('stray', { count: stray })] : [])]) {
+  if (prop('advice')?.text) make('p', 'te-advice', under, prop('advice').text);
+  for (const text of [...(prop('advice')?.warnings ?? []), ...(stray ? [say('stray', { count: stray })] : [])]) {
     make('p', 'te-warning', under, text).setAttribute('role', 'status');
   }
   drawBands();
