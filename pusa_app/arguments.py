@@ -401,7 +401,7 @@ def _length(
 
 def _task_noise(options: argparse.Namespace, task: Task, advised: TaskNoise) -> TaskNoise:
     """The noise of what the task places; one value for all goes with what is given."""
-    values = options.noise or ()
+    values: tuple[float, ...] = options.noise or ()
     if len(values) < 2:
         return advised
     if task.name == "start-end" or (task.name == "loop" and options.image is not None):

@@ -239,9 +239,9 @@ class _Parts:
     def forget(self, waiting: Iterable[Piece]) -> None:
         """Remove the files that neither a later part nor a piece that is still to be written needs."""
         needed = {piece.part for piece in waiting if piece.kind == "made"}
-        for number, part in enumerate(self._plan.parts):
+        for number, timeline in enumerate(self._plan.parts):
             if number not in self.done:
-                needed |= {k.source.part for k in part.keyframes if k.source.kind == "part"}
+                needed |= {k.source.part for k in timeline.keyframes if k.source.kind == "part"}
         for part in self.done - needed:
             self._file(part).unlink(missing_ok=True)
 

@@ -149,6 +149,15 @@ class TestTimeline:
         assert bool(found) == wrong
         assert all(sentence.endswith(".") and "\n" not in sentence for sentence in found)
 
+    @given(valid_timelines())
+    def test_a_clip_covers_the_frames_of_its_slots_and_a_picture_the_last(self, timeline):
+        grid = timeline.grid
+        for keyframe in timeline.keyframes:
+            frames = list(keyframe.frames(grid.temporal_stride))
+            covered = [frame for slot in keyframe.slots for frame in grid.frames_of(slot)]
+            assert frames == (covered[-1:] if keyframe.still else covered)
+            assert keyframe.num_frames(grid.temporal_stride) == len(frames)
+
     def test_huge_spans_cost_no_time(self):
         clips = tuple(Keyframe(slot=0, source=ClipSource(path="a.mp4"), span=100_000) for _ in range(1000))
         grid = FrameGrid(num_frames=13, temporal_stride=6, fps=30)
@@ -275,6 +284,15 @@ class TestRecipe:
             Recipe.from_json(recipe.to_json().replace('"steps": 5', '"steps": 0'))
         with pytest.raises(RecipeError, match="version 9"):
             Recipe.from_json(recipe.to_json().replace('"version": 2', '"version": 9'))
+        first = Keyframe(slot=0, source=ClipSource(path="a.mp4"))
+        later = first.model_copy(update={"slot": 1})
+        for keyframe, fits in ((first, True), (later, False)):
+            old = recipe.model_copy(update={"task": "keyframes", "timeline": timeline.having(keyframe), "version": 1})
+            if fits:
+                assert Recipe.from_json(old.to_json()) == old
+                continue
+            with pytest.raises(RecipeError, match="of version 1, where clips in later slots meant other frames"):
+                Recipe.from_json(old.to_json())
         with pytest.raises(RecipeError, match="far too long"):
             Recipe.from_json(" " * 2_000_000)
         for key, data in (("x" * 500_000, 1), ("version", 10**4000)):
