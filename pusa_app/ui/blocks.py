@@ -32,6 +32,7 @@ from pusa_app.ui.sweeps import cells_value, make_cells, sweep_of
 HERE = Path(__file__).parent
 POLL_SECONDS = 0.4
 HISTORY = 24
+LIBRARY = 12  # of them that the timeline offers as clips
 WHOLE = -1  # instead of one cell of a sweep
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 POLLING: dict[str, Any] = {**QUIET, "concurrency_limit": None}
@@ -99,6 +100,7 @@ class _Create:
             self.cancel,
             self.visit,
             self.history,
+            self.form.timeline,
         ]
 
     def wire(self, page: gr.Blocks) -> None:
@@ -290,6 +292,7 @@ class _Create:
         if video is not None and cell != WHOLE:
             video = cells[cell].path
         going = job is not None and not job.ended
+        words = "" if job is None or video is None else caption(self._studio, job, cell)
         history = self._history(owner, job)
         return [
             "" if job is None else job.id,
@@ -301,14 +304,13 @@ class _Create:
             ),
             gr.update(value=None if video is None else publish(video), visible=video is not None),
             gr.update(value=cells_value(self._studio, job, cell) if cells else {}, visible=bool(cells)),
-            gr.update(
-                value="" if job is None or video is None else caption(self._studio, job), visible=video is not None
-            ),
+            gr.update(value=words, visible=video is not None),
             *(gr.update(visible=video is not None) for _ in self.go_on),
             gr.update(visible=job is not None and job.ended),
             gr.update(visible=going),
             gr.update(visible=bool(history)),
             history,
+            gr.update(library=[item for item in history if item["clip"]][:LIBRARY]),
         ]
 
     def _history(self, owner: str, shown: Job | None) -> list[dict[str, Any]]:
@@ -324,6 +326,7 @@ class _Create:
                     "note": notes.get(job.state, ""),
                     "picture": None if poster is None else picture_of(poster, side=160),
                     "shown": shown is not None and job.id == shown.id,
+                    "clip": job.state == "done" and self._studio.sweep(job) is None,
                 }
             )
         return items

@@ -213,7 +213,7 @@ class Form:
             [self.timeline.input, self.more.change, self.result.change, self.closing.change],
             self._tell,
             self.inputs,
-            self.timeline,
+            [self.length, self.timeline],
             trigger_mode="always_last",
             **QUIET,
         )
@@ -241,13 +241,16 @@ class Form:
             return gr.update(value=choices.blank(), **_warning(str(error)))
         return gr.update(value=timeline, notice="", **told(choices, timeline))
 
-    def _tell(self, *values: Any) -> Any:
-        """The user edited: the timeline is his, only what is said of it changes."""
+    def _tell(self, *values: Any) -> list[Any]:
+        """The user edited: the timeline is his, only what is said of it changes, and the length if he undid one."""
         choices = Choices(*values)
+        timeline = choices.timeline or choices.blank()
+        frames = timeline.grid.num_frames
+        length = gr.skip() if frames == choices.frames else frames
         try:
-            return gr.update(notice="", **told(choices, choices.timeline or choices.blank()))
+            return [length, gr.update(notice="", **told(choices, timeline))]
         except UserError as error:
-            return gr.update(**_warning(str(error)))
+            return [length, gr.update(**_warning(str(error)))]
 
     def _resize(self, *values: Any) -> list[Any]:
         """Another length or model: keyframes move along, and it is said which."""

@@ -6,6 +6,7 @@ import base64
 import io
 import tempfile
 import time
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,22 +139,37 @@ def _fraction(progress: Progress | None) -> float:
     return (progress.part + within) / progress.parts
 
 
-def caption(studio: Studio, job: Job) -> str:
-    """One line under the player, as HTML."""
-    recipe = studio.recipe(job)
+def caption(studio: Studio, job: Job, cell: int = -1) -> str:
+    """Two lines under the player, as HTML: of a job, or of one cell of its sweep."""
+    recipe, sweep = studio.recipe(job), studio.sweep(job)
     took = "" if job.started is None or job.finished is None else f"{job.finished - job.started:.1f} s to make"
-    facts = [_length(studio, job), f"{recipe.steps} steps", f"seed {recipe.seed}", recipe.model, took]
+    video, facts = studio.result(job), [f"{recipe.steps} steps", f"seed {recipe.seed}"]
+    if sweep is not None and cell >= 0:
+        chosen = sweep.cells()[cell]
+        recipe, video = chosen.recipe, studio.cells(job)[cell].path
+        facts = [", ".join(chosen.labels), f"{recipe.steps} steps", f"seed {recipe.seed}"]
+    elif sweep is not None:
+        facts = [f"{len(sweep.cells())} videos"]
+    facts = [_length(video), *facts, recipe.model, took if cell < 0 else ""]
     return f'<p class="caption-prompt">{safe(recipe.prompt or "(no prompt)")}</p><p class="caption-facts">' + (
-        " <span>·</span> ".join(safe(fact) for fact in facts if fact) + "</p>"
+        " <span>·</span> ".join(safe(fact) for fact in facts if fact) + f"{_sheet_link(studio, job)}</p>"
     )
 
 
-def _length(studio: Studio, job: Job) -> str:
+def _sheet_link(studio: Studio, job: Job) -> str:
+    """Where the contact sheet of a sweep can be had."""
+    sheet = studio.sheet(job)
+    if sheet is None:
+        return ""
+    address = f"gradio_api/file={urllib.parse.quote(publish(sheet))}"
+    return f' <span>·</span> <a href="{address}" download>{strings.SWEEP_SHEET}</a>'
+
+
+def _length(video: Path | None) -> str:
     """How many frames a result has: it may be more or fewer than its timeline."""
     from pusa_app.errors import MediaError
     from pusa_app.media import check_clip
 
-    video = studio.result(job)
     try:
         return "" if video is None else f"{check_clip(video).num_frames} frames"
     except MediaError:

@@ -56,7 +56,7 @@ SWEEP_HELP = "The same video with one or two things varied, side by side: which 
 SWEEP_AXIS = ("Vary", "And")
 SWEEP_NONE = "nothing else"
 SWEEP_KINDS = {
-    "noise": "Noise of a keyframe",
+    "noise": "Noise",
     "seed": "Seed",
     "steps": "Steps",
     "guidance": "Guidance",
@@ -74,7 +74,8 @@ SWEEP_EXAMPLES = {
 }
 SWEEP_VALUES_MISSING = "The sweep needs values for {what}, with commas between them."
 SWEEP_RUN = "Run the sweep"
-SWEEP_ALL = "All"
+SWEEP_ALL = "All together"
+SWEEP_SHEET = "Contact sheet"
 REUSE = "Use these settings"
 EXTEND = "Extend"
 LOOP = "Loop"

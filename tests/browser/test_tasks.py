@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def test_pictures(server: Server, visit: Callable[..., Any], clips: Clips, tmp_p
     frames = new_video(page, before, tmp_path)
     assert len(frames) == 36, "the 37th frame would be the first again"
     seam = error(frames[-1], frames[0])
-    steps = [error(a, b) for a, b in zip(frames, frames[1:], strict=False)]
+    steps = [error(a, b) for a, b in itertools.pairwise(frames)]
     assert 0.2 * np.median(steps) < seam < 4 * max(steps)
 
 
@@ -104,7 +105,7 @@ def test_clips(server: Server, visit: Callable[..., Any], clips: Clips, tmp_path
     assert len(frames) == 37 + 40
     assert error(frames[:37], clips.frames) < H264, "its own frames stay as they are"
     joint = error(frames[37], frames[36])
-    assert joint < 3 * max(error(a, b) for a, b in zip(frames[:36], frames[1:37], strict=True)) + 4
+    assert joint < 3 * max(error(a, b) for a, b in itertools.pairwise(frames)) + 4
 
     choose(page, "Complete")
     page.fill("#gap_first input", "13")
@@ -135,6 +136,12 @@ def test_clips(server: Server, visit: Callable[..., Any], clips: Clips, tmp_path
     assert len(frames) == 37 + 12 + 37
     assert error(frames[-37:], clips.frames) < H264
     page.get_by_label("From one into the other within the length").check()
+    # A's frames before the crossing, the crossing itself, B's frames after it.
+    page.wait_for_function("document.querySelector('.te-part')?.title.includes('18 frames')")
+    before = shown(page)
+    generate(page)
+    assert len(new_video(page, before, tmp_path)) == 18 + 37 + 19
+    page.get_by_label("New frames only").check()
     page.wait_for_function("document.querySelectorAll('.te-part').length === 0")
     before = shown(page)
     generate(page)
