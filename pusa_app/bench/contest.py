@@ -1,0 +1,246 @@
+"""What a contest of the tasks needs: held-out clips, the making of results, a table of measures, and goals.
+
+Each contest takes clips whose truth is known, gives a task a part of each, and compares what comes back with the truth,
+with the VAE's round trip of it (the ceiling), with trivial answers, and with replacement (replacement.py).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from pusa_app.backbones.base import Backbone
+from pusa_app.bench.replacement import Replacement, clean
+from pusa_app.bench.tracks import View
+from pusa_app.media import ClipWriter
+from pusa_app.models import ModelCard
+from pusa_app.render import render
+from pusa_app.studio import new_recipe
+from pusa_app.timeline import Given, Options, Timeline, get_task
+from pusa_app.training.captions import plain_caption
+from pusa_app.training.clips import MOTIONS, NUM_FRAMES, ClipSpec, draw, sample_spec
+
+SEED = 30_000_001  # far from every seed of the training
+TRUTH, VAE = "truth", "VAE"
+FREEZE, LINE, RESTART, OPEN = "freeze", "straight line", "restart", "left open"
+SOURCE = "source"
+OURS, OLD, UNMATCHED = "vectorized", "replacement", "no colour match"
+
+Better = Literal["lower", "higher", "as truth"]
+Measure = Callable[[View, View, ClipSpec], float]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is asked of a row: its value, or the ratio of its value to another method's, is at most or at least so much.
+
+    of: the other method; None asks of the value itself.
+    """
+
+    asked: float
+    of: str | None = None
+    least: bool = False
+
+    def reached(self, values: Mapping[str, float]) -> float:
+        """NaN where there is nothing to compare with, which meets no goal."""
+        if self.of is None:
+            return values[OURS]
+        return values[OURS] / values[self.of] if values[self.of] else math.nan
+
+    def met(self, values: Mapping[str, float]) -> bool:
+        reached = self.reached(values)
+        return reached >= self.asked if self.least else reached <= self.asked
+
+
+NEAR_VAE = Goal(1.3, VAE)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure: its mean over the clips for each method, which way is better, and what is asked of it."""
+
+    what: str
+    better: Better
+    values: dict[str, float]
+    goal: Goal | None = None
+
+    def holds(self, method: str, other: str) -> bool:
+        """Whether `method` is at least as good as `other`."""
+        a, b = self.values[method], self.values[other]
+        if self.better == "as truth":
+            truth = self.values[TRUTH]
+            return abs(a - truth) <= abs(b - truth)
+        return a >= b if self.better == "higher" else a <= b
+
+
+@dataclass
+class Contest:
+    """What several methods made of the same clips. specs: what the results should show from their first frame on."""
+
+    name: str
+    specs: list[ClipSpec]
+    columns: dict[str, list[View]] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+
+    def add(self, method: str, clips: Iterable[np.ndarray | View]) -> None:
+        self.columns[method] = [clip if isinstance(clip, View) else View.of(clip) for clip in clips]
+
+    def row(
+        self,
+        what: str,
+        better: Better,
+        measure: Measure,
+        goal: Goal | None = None,
+        motions: Sequence[str] = MOTIONS,
+        without: Sequence[str] = (),
+    ) -> None:
+        """Measure the methods on clips with one of these motions; a NaN is a clip that does not count."""
+        values = {}
+        for method, views in self.columns.items():
+            found = [
+                measure(view, truth, spec)
+                for view, truth, spec in zip(views, self.columns[TRUTH], self.specs, strict=True)
+                if spec.motion in motions and method not in without
+            ]
+            counted = [value for value in found if not math.isnan(value)]
+            values[method] = float(np.mean(counted)) if counted else math.nan
+        self.rows.append(Row(what, better, values, goal))
+
+
+class Bench:
+    """Makes clips with one model through `render`, the way that users' runs take, from files in a scratch folder.
+
+    clips: how many of all motions together a contest takes.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        backbone: Backbone,
+        folder: Path,
+        clips: int,
+        steps: int | None = None,
+        guidance: float | None = None,
+    ) -> None:
+        self.card, self.clips, self.noise, self.closing = card, clips, card.spec.noise, Options().closing
+        self._backbone, self._replacement = backbone, Replacement(backbone)
+        self._folder, self._files = folder, 0
+        self._steps, self._guidance = steps, guidance
+
+    def picture(self, frame: np.ndarray) -> Given:
+        """A frame as an image file."""
+        path = self._new_file("png")
+        Image.fromarray(frame).save(path)
+        return Given(path=str(path))
+
+    def clip(self, frames: np.ndarray) -> Given:
+        """Frames as a video file."""
+        path = self._new_file("mp4")
+        height, width = frames.shape[1:3]
+        with ClipWriter(path, width, height, self.card.spec.fps) as writer:
+            writer.write(frames)
+        return Given(path=str(path), frames=len(frames))
+
+    def _new_file(self, ending: str) -> Path:
+        self._files += 1
+        return self._folder / f"{self._files}.{ending}"
+
+    def timeline(self, task: str, given: Mapping[str, Given], options: Options | None = None) -> Timeline:
+        """What was given in its slots, with the noise that the model's card advises."""
+        return get_task(task).timeline(self.card.spec.timeline(), given, options, self.noise)
+
+    def make(
+        self,
+        task: str,
+        timeline: Timeline,
+        prompt: str,
+        seed: int,
+        method: str = OURS,
+        options: Options | None = None,
+        color_match: bool | None = None,
+    ) -> np.ndarray:
+        """uint8 (n, H, W, 3): the result of a task, by vectorized times or by replacement."""
+        backbone = self._backbone
+        if method == OLD:
+            timeline, backbone = clean(timeline), self._replacement
+            options = options and options.model_copy(update={"closing": 0.0})
+        recipe = new_recipe(
+            self.card,
+            task,
+            prompt=prompt,
+            keyframes=timeline.keyframes,
+            steps=self._steps,
+            guidance=self._guidance,
+            seed=seed,
+            options=options,
+            color_match=color_match,
+        )
+        print(f"\r\033[K{task}, {method}: {seed + 1}", end="", file=sys.stderr, flush=True)
+        frames = render(recipe, backbone).frames
+        assert frames is not None
+        return frames
+
+    def make_all(
+        self,
+        task: str,
+        specs: Sequence[ClipSpec],
+        timelines: Sequence[Timeline],
+        options: Options | None = None,
+        methods: Sequence[str] = (OURS, OLD),
+        color_match: bool | None = None,
+    ) -> dict[str, list[np.ndarray]]:
+        """The results of some methods, with the plain captions of the clips as prompts."""
+        pairs = list(zip(specs, timelines, strict=True))
+        return {
+            method: [
+                self.make(task, line, plain_caption(spec), seed, method, options, color_match)
+                for seed, (spec, line) in enumerate(pairs)
+            ]
+            for method in methods
+        }
+
+    def contest(
+        self, name: str, specs: Sequence[ClipSpec], made: Mapping[str, Sequence[np.ndarray]], new: range
+    ) -> Contest:
+        """The truth, the round trip and what was made. Frames outside `new` are the user's own: the round trip has them
+        too, so that its joints are those between real frames and the best that a model could make."""
+        contest, size = Contest(name, list(specs)), len(made[OURS][0])
+        truths = [draw(spec) for spec in specs]
+        contest.add(TRUTH, [truth[:size] for truth in truths])
+        rebuilt = [self.rebuilt(truth)[:size] for truth in truths]
+        contest.add(VAE, [with_new(own, clip, new) for own, clip in zip(made[OURS], rebuilt, strict=True)])
+        for method, clips in made.items():
+            contest.add(method, clips)
+        return contest
+
+    def rebuilt(self, frames: np.ndarray) -> np.ndarray:
+        """Frames through the VAE and back; the last one is repeated up to a length that it takes."""
+        stride, backbone = self.card.spec.temporal_stride, self._backbone
+        padding = np.repeat(frames[-1:], -(len(frames) - 1) % stride, axis=0)
+        latents = backbone.encode_frames(np.concatenate((frames, padding)))
+        return np.concatenate(list(backbone.decode(latents)))[: len(frames)]
+
+
+def with_new(own: np.ndarray, frames: np.ndarray, new: range) -> np.ndarray:
+    """A clip whose frames `new` come from another clip."""
+    result = own.copy()
+    result[new.start : new.stop] = frames[new.start : new.stop]
+    return result
+
+
+def draw_specs(count: int, num_frames: int = NUM_FRAMES, motions: Sequence[str] = MOTIONS) -> list[ClipSpec]:
+    """Clips that no training has seen, with the motions in turn."""
+    rng = np.random.default_rng(SEED + num_frames)
+    return [sample_spec(rng, num_frames, motion=motions[i % len(motions)]) for i in range(count)]
+
+
+def share_of(clips: int, motions: Sequence[str]) -> int:
+    """How many clips have these motions where `clips` have all of them in turn; at least one of each."""
+    return max(1, clips // len(MOTIONS)) * len(motions)

@@ -1,0 +1,144 @@
+"""`python -m pusa_app bench tasks`: every task of the studio beside the truth, its ceiling, and simpler answers.
+
+Held-out procedural clips with fixed seeds go through `render`, the path that every user's run takes. Columns: the
+truth; VAE, the truth through the VAE and back with the user's own frames put back where the task keeps them, which is
+the best that can be reached; trivial answers; vectorized, what this program does; replacement, the same weights used
+the old way. Only frames that nobody clamped are scored. "as truth" is best where it equals the truth.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pusa_app.bench.contest import (
+    FREEZE,
+    LINE,
+    OLD,
+    OPEN,
+    OURS,
+    RESTART,
+    SOURCE,
+    TRUTH,
+    VAE,
+    Bench,
+    Contest,
+)
+from pusa_app.bench.contests import CONTESTS
+from pusa_app.cli import Parser, integer, number
+from pusa_app.errors import UserError
+from pusa_app.timeline import MAX_STEPS
+from pusa_app.training.captions import plain_caption
+
+FEWEST, MOST = 1, 1000
+COLUMNS = (TRUTH, VAE, SOURCE, FREEZE, LINE, RESTART, OPEN)  # before what the model makes for the task
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print a table per contest and the goals; 0 when all are met, 1 when one is missed."""
+    parser = Parser(prog="python -m pusa_app bench tasks", description=__doc__.splitlines()[0])
+    clips = "how many held-out clips (default 34: 2 of each motion)"
+    parser.add_argument("--clips", type=integer(FEWEST, MOST), default=34, help=clips)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--steps", type=integer(1, MAX_STEPS))
+    parser.add_argument("--guidance", type=number(0, 100))
+    parser.add_argument("--only", action="append", choices=tuple(CONTESTS), help="measure one task; may be repeated")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="also write contact sheets")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
+    args = parser.parse_args(argv)
+    if args.json and not args.json.absolute().parent.is_dir():
+        raise UserError(f"The figures cannot be written: there is no folder {args.json.absolute().parent}.")
+    contests = []
+    with tempfile.TemporaryDirectory() as folder:
+        bench = open_bench(args.model, Path(folder), args.clips, args.steps, args.guidance)
+        for task in args.only or CONTESTS:
+            for contest in CONTESTS[task](bench):
+                contests.append(contest)
+                print("\r\033[K", end="", file=sys.stderr)
+                print(table(contest), end="\n\n", flush=True)
+                if args.pictures:
+                    sheet(contest, args.pictures)
+    print(goals_table(contests))
+    if args.json:
+        args.json.write_text(json.dumps(figures(contests, args.clips), indent=2) + "\n", encoding="utf-8")
+    return 0 if all(met for *_, met in goals(contests)) else 1
+
+
+def open_bench(model: str, folder: Path, clips: int, steps: int | None, guidance: float | None) -> Bench:
+    from pusa_app.models import get_card, load_backbone
+
+    card = get_card(model)
+    return Bench(card, load_backbone(card), folder, clips, steps, guidance)
+
+
+# --- the report ------------------------------------------------------------------------------------------------------
+
+
+def goals(contests: Sequence[Contest]) -> list[tuple[str, float, str, bool]]:
+    """(what, reached, asked, met) for each goal of the rows, and the share of rows that replacement does not win."""
+    lines, against = [], []
+    for contest in contests:
+        for row in contest.rows:
+            if row.goal:
+                unit = f" of {row.goal.of}'s" if row.goal.of else ""
+                asked = f"at {'least' if row.goal.least else 'most'} {row.goal.asked:g}{unit}"
+                lines.append(
+                    (f"{contest.name}: {row.what}", row.goal.reached(row.values), asked, row.goal.met(row.values))
+                )
+            if OLD in row.values:
+                against.append(row.holds(OURS, OLD))
+    if against:
+        lines.append(("rows that replacement does not win, share", float(np.mean(against)), "at least 1", all(against)))
+    return lines
+
+
+def goals_table(contests: Sequence[Contest]) -> str:
+    lines = ["| goal | reached | asked | met |", "|---|---|---|---|"]
+    lines += [
+        f"| {what} | {reached:.2f} | {asked} | {'yes' if met else 'no'} |"
+        for what, reached, asked, met in goals(contests)
+    ]
+    return "\n".join(lines)
+
+
+def table(contest: Contest) -> str:
+    """The rows of a contest as Markdown; a row that replacement wins is marked."""
+    methods = sorted(contest.columns, key=lambda m: COLUMNS.index(m) if m in COLUMNS else len(COLUMNS))
+    lines = [f"| {contest.name}, {len(contest.specs)} clips | better | " + " | ".join(methods) + " |"]
+    lines.append("|---|---|" + "---|" * len(methods))
+    for row in contest.rows:
+        values = [row.values.get(method, math.nan) for method in methods]
+        cells = ["–" if math.isnan(value) else f"{value:.2f}" for value in values]
+        lost = OLD in row.values and not row.holds(OURS, OLD)
+        lines.append(f"| {row.what} | {row.better} | " + " | ".join(cells) + f" |{' <' if lost else ''}")
+    return "\n".join(lines)
+
+
+def figures(contests: Sequence[Contest], clips: int) -> dict[str, object]:
+    """All figures, for JSON."""
+    return {
+        "clips": clips,
+        "contests": {c.name: [asdict(row) for row in c.rows] for c in contests},
+        "goals": [dict(zip(("what", "reached", "asked", "met"), line, strict=True)) for line in goals(contests)],
+    }
+
+
+def sheet(contest: Contest, folder: Path) -> None:
+    """A contact sheet: every third frame of each clip, the truth above the result; the prompts beside it as text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = [method for method in contest.columns if method not in COLUMNS or method == TRUTH]
+    rows = []
+    for i in range(min(17, len(contest.specs))):
+        rows += [np.concatenate(list(contest.columns[method][i].frames[::3]), axis=1) for method in shown]
+    path = folder / f"{contest.name.replace(' ', '-').replace(',', '')}.png"
+    Image.fromarray(np.concatenate(rows)).save(path)
+    prompts = "\n".join(plain_caption(spec) for spec in contest.specs[:17])
+    path.with_suffix(".txt").write_text(f"rows: {', '.join(shown)}\n{prompts}\n", encoding="utf-8")
