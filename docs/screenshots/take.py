@@ -1,62 +1,101 @@
-"""The screenshots of the docs, taken from a running app with mini. Run: python docs/screenshots/take.py"""
+"""The screenshots of the docs, taken from a running app with mini. Run: python docs/screenshots/take.py [TASK ...]"""
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from pusa_app.presets import FOLDER
+from pusa_app.timeline import TASKS
 from tests.browser.conftest import ARGUMENTS, CHROMIUM, serve
-from tests.browser.pages import choose, generate, upload
+from tests.browser.pages import choose, shown
 
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-PROMPT = "a cyan ring grows over a dark purple background"
+# Which of a task's presets is run for its picture.
+EXAMPLES = {"keyframes": "Three keyframes", "loop": "Clip to loop", "extend": "Clean continuation"}
+LOOKS: dict[str, dict[str, Any]] = {
+    "light": {"viewport": {"width": 1280, "height": 900}},
+    "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+    "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
+}
 
 
-def main() -> None:
+def main(wanted: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
         servers = serve(Path(folder), {"PUSA_TEST_FAKE": "0"})
         url = next(servers).url
         browser = play.chromium.launch(executable_path=next(p for p in CHROMIUM if Path(p).exists()), args=ARGUMENTS)
-
-        def visit(size: dict[str, int], scheme: str = "light"):
-            page = browser.new_context(viewport=size, color_scheme=scheme).new_page()
+        for look, options in LOOKS.items():
+            page = browser.new_context(**options).new_page()
             page.set_default_timeout(180_000)
             page.goto(url)
             page.wait_for_selector("#generate")
             page.wait_for_function("localStorage.getItem('pusa-owner') !== null")
-            return page
-
-        def done(page, name: str) -> None:
-            page.wait_for_selector("#player video")
-            page.wait_for_function("document.querySelector('#player video').currentTime > 1")
-            page.wait_for_timeout(500)
-            page.screenshot(path=str(HERE / f"{name}.png"), full_page=True)
-
-        page = visit(DESKTOP)
-        generate(page, PROMPT)
-        page.wait_for_selector(".stage.has-picture")
-        page.screenshot(path=str(HERE / "running.png"), full_page=True)
-        done(page, "text-to-video")
-        choose(page, "Image to video")
-        upload(page, FOLDER / "pictures" / "red-circle.png")
-        page.wait_for_selector(".te-card")
-        generate(page, "a red circle moves right over a dark blue background")
-        page.wait_for_selector(".stage.has-picture")
-        done(page, "image-to-video")
-        for size, scheme, name in ((DESKTOP, "dark", "dark"), (PHONE, "light", "phone")):
-            page = visit(size, scheme)
-            generate(page, PROMPT)
-            done(page, name)
+            for name in wanted or TASKS:
+                take_task(page, name, look)
+            if not wanted:
+                take_gallery(page, look)
+                take_sweep(page, look)
         browser.close()
         servers.close()
 
 
+def take_task(page: Any, name: str, look: str) -> None:
+    """A task with the result of one of its presets."""
+    choose(page, TASKS[name].title)
+    chips = page.locator(".gallery-chip")
+    chip = chips.filter(has_text=EXAMPLES[name]) if name in EXAMPLES else chips
+    run(page, chip.first.click)
+    save(page, f"{name}-{look}")
+
+
+def take_gallery(page: Any, look: str) -> None:
+    page.click(".gallery-more")
+    page.wait_for_selector(".gallery-card")
+    save(page, f"presets-{look}")
+    page.click(".gallery-more")
+
+
+def take_sweep(page: Any, look: str) -> None:
+    choose(page, "Image to video")
+    run(page, page.locator(".gallery-chip").first.click)
+    page.locator("#sweep button").first.click()
+    page.click("#sweep-kind-1 input")
+    page.get_by_role("option", name="Noise", exact=True).click()
+    page.wait_for_selector("#sweep-keyframe-1", state="visible")
+    page.fill("#sweep-values-1 textarea, #sweep-values-1 input", "0, 0.3, 0.7")
+    page.click("#sweep-kind-2 input")
+    page.get_by_role("option", name="Seed", exact=True).last.click()
+    page.wait_for_function("document.querySelector('#sweep-kind-2 input').value === 'Seed'")
+    page.fill("#sweep-values-2 textarea, #sweep-values-2 input", "1-3")
+    run(page, lambda: page.click("#sweep-run"))
+    save(page, f"sweep-{look}")
+
+
+def run(page: Any, start: Any) -> None:
+    """Start a run and wait until its video plays."""
+    before = shown(page)
+    start()
+    page.wait_for_function(
+        "before => { const v = document.querySelector('#player video'); return v && v.currentSrc && "
+        "v.currentSrc !== before && v.currentTime > 0.8 }",
+        arg=before,
+    )
+
+
+def save(page: Any, name: str) -> None:
+    page.mouse.move(5, 5)
+    page.wait_for_timeout(500)
+    picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
+    picture.quantize(192, dither=Image.Dither.NONE).save(HERE / f"{name}.png", optimize=True)
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

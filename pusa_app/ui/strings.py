@@ -112,28 +112,42 @@ ABSENT = "not on this machine"
 HELP = """
 ## In a minute
 
-1. **Text to video**: say what happens, press **Generate**. The picture sharpens while the model works.
-2. **Image to video**: add a picture. It becomes the first frame, and the prompt says how it moves.
-3. Every video keeps its recipe: click one in **This visit** to see it again, and **Use these settings** to go on
-   from there.
+1. Choose a task above, give what it asks for, and press **Generate**. The chips under the prompt are examples: one click
+   fills the form and runs.
+2. The **timeline** shows what the model will get: your pictures and clips in their slots, and above them the noise.
+   Move them, trim them, drag the handles, or choose a slot to add something.
+3. Every video keeps its recipe: click one in **This visit** to see it again, **Use these settings** to go on from there,
+   **Extend** or **Loop** to make more of it.
 
-## What the numbers mean
+## Which noise, and where
 
-**Noise of the first frame** says how free the model is with your picture. 0 keeps it as it is. 0.2 to 0.4 lets the
-model touch it up, which gives more natural motion. From 0.7 on only its composition is left.
+| noise | what the model makes of a keyframe |
+|---|---|
+| 0 | this exact frame |
+| 0.2 to 0.4 | this frame with natural motion |
+| 0.7 | only its composition |
+| 1 | nothing: the slot is free |
+
+The shaded range on the curve is what is advised for the task. Leave at least two free slots between clean keyframes. For
+a clip that goes on, clean slots continue most exactly; a ramp such as 0.1, 0.2, 0.3, 0.4 lets something new begin.
+
+## The tasks
+
+- **Start-end**: the way between two pictures. A little noise at the end lets the motion arrive.
+- **Keyframes**: anything in any slot.
+- **Transition**: from the end of clip A to the start of clip B, through new frames or by crossing.
+- **Loop**: from words, around a picture, or a clip led back to its start.
+- **Extend**: forwards, backwards, both; longer than one run is made in runs that overlap. The bar above the timeline says
+  which frames are yours; they stay as they are.
+- **Complete**: say the first and the last frame of the gap.
+- **Restyle**: every slot from your clip. 0.5 keeps shapes and motion, 0.7 the composition.
+
+## The other numbers
 
 **Length** comes in steps, because the model thinks in slots: the first slot is one frame, each later one is several.
-
-**Seed** is the noise that a video starts from. Keep it to change one thing at a time.
-
-**Steps** is how many times the noise is taken down. More steps take longer and give cleaner frames.
-
-**Guidance** is how strictly the prompt is followed. Too much makes colours harsh.
-
-## The timeline
-
-Each box is a slot of the clip. A full bar is pure noise, where everything is made up; no bar is a clean keyframe. The
-model takes a different noise level for every slot, and that is what makes one program do all of its tasks.
+**Seed** is the noise that a video starts from; keep it to change one thing at a time. **Steps** is how many times the
+noise is taken down. **Guidance** is how strictly the prompt is followed; too much makes colours harsh. A **sweep** shows
+what any of them does, side by side.
 
 ## What mini knows
 
