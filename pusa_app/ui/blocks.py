@@ -19,7 +19,7 @@ from pusa_app.errors import UserError
 from pusa_app.jobs import Job
 from pusa_app.presets import delete_preset, find_preset, preset_from, save_preset
 from pusa_app.studio import Studio, card_of, cards, default_card
-from pusa_app.timeline import Recipe, Timeline
+from pusa_app.timeline import Recipe, Timeline, get_task
 from pusa_app.ui import api, strings
 from pusa_app.ui.choices import NAMES, Choices, told
 from pusa_app.ui.drawn import Drawn
@@ -109,7 +109,7 @@ class _Create:
         run: dict[str, Any] = {
             "fn": self._generate,
             "inputs": [self.owner, form.random, *form.inputs],
-            "outputs": [form.seed, *self.view],
+            "outputs": [form.seed, form.look, *form.said[1:], *self.view],
             "validator": lambda owner, random, *values: [gr.validate(True, "")] * 2 + verdicts(values),
             **QUIET,
         }
@@ -130,7 +130,7 @@ class _Create:
         self.cells.select(self._choose_cell, [self.owner, self.job], self.view, **QUIET)
         self._wire_gallery(run)
         editor = form.timeline
-        taken = {"inputs": [self.owner, self.job, *form.inputs], "outputs": editor, **QUIET}
+        taken = {"inputs": [self.owner, self.job, self.cell, *form.inputs], "outputs": editor, **QUIET}
         editor.take(self._take_frame, **taken)
         editor.library_pick(self._take_clip, **taken)
         self.timer.tick(self._poll, [self.owner, self.job], self.view, trigger_mode="once", **POLLING)
@@ -167,19 +167,26 @@ class _Create:
         owner = _owner(mark, request)
         if random:
             values = tuple(new_seed() if name == "seed" else v for name, v in _named(values))
-        choices = Choices(*values)
+        return self._run(Choices(*values), owner, lambda choices: self._studio.submit(choices.recipe(), owner))
+
+    def _run(self, choices: Choices, owner: str, submit: Callable[[Choices], Job]) -> list[Any]:
+        """What a button that starts a run changes: the seed, what is said of the form, and the view."""
         with told_to_user():
-            job = self._studio.submit(choices.recipe(), owner)
-        return [choices.seed, *self._show(job, owner)]
+            if refused := self.form.refuse(choices):
+                look, editor, *notes = refused
+                return [gr.skip(), look, *notes, *(gr.skip() for _ in self.view[:-1]), editor]
+            job = submit(choices)
+        notes = [gr.skip()] * (len(self.form.said) - 1)
+        return [choices.seed, {}, *notes, *self._show(job, owner)]
 
     def _sweep(self, mark: str, random: bool, request: gr.Request, *values: Any) -> list[Any]:
         owner, fields = _owner(mark, request), values[len(NAMES) :]
-        choices = Choices(*values[: len(NAMES)])
-        with told_to_user():
-            recipe = choices.recipe()
-            sweep = sweep_of(recipe, choices.card, folder_of(self._studio, owner), fields)
-            job = self._studio.submit_sweep(sweep, owner)
-        return [choices.seed, *self._show(job, owner)]
+        folder = folder_of(self._studio, owner)
+
+        def submit(choices: Choices) -> Job:
+            return self._studio.submit_sweep(sweep_of(choices.recipe(), choices.card, folder, fields), owner)
+
+        return self._run(Choices(*values[: len(NAMES)]), owner, submit)
 
     def _choose_cell(self, mark: str, job_id: str, request: gr.Request, event: gr.EventData) -> list[Any]:
         """One cell of a sweep comes into the player, or the grid of all."""
@@ -210,7 +217,9 @@ class _Create:
     def _save_preset(self, mark: str, request: gr.Request, event: gr.EventData, *values: Any) -> Any:
         folder, choices = folder_of(self._studio, _owner(mark, request)), Choices(*values)
         with told_to_user():
-            save_preset(folder, preset_from(choices.recipe(), choices.card, str(event.title), str(event.when)))
+            recipe = choices.recipe()
+            get_task(recipe.task).plan(recipe.timeline, recipe.options)
+            save_preset(folder, preset_from(recipe, choices.card, str(event.title), str(event.when)))
         gr.Info(strings.SAVED, duration=3)
         return self.form.gallery_of(folder)
 
@@ -270,14 +279,17 @@ class _Create:
         return job
 
     def _take_frame(
-        self, mark: str, job_id: str, request: gr.Request, event: gr.EventData, *values: Any
+        self, mark: str, job_id: str, cell: int, request: gr.Request, event: gr.EventData, *values: Any
     ) -> dict[str, Any]:
         """The frame on which the player stands becomes a keyframe."""
-        video = self._video(self._mine(mark, job_id, request))
+        job = self._mine(mark, job_id, request)
+        if cell == WHOLE and self._studio.sweep(job) is not None:
+            return gr.update(notice=strings.SWEEP_CHOOSE)
+        video = self._video(job, cell)
         return _placed(values, lambda timeline: with_frame(timeline, int(event.slot), video, float(event.seconds)))
 
     def _take_clip(
-        self, mark: str, job_id: str, request: gr.Request, event: gr.EventData, *values: Any
+        self, mark: str, job_id: str, cell: int, request: gr.Request, event: gr.EventData, *values: Any
     ) -> dict[str, Any]:
         """A clip made before is placed on the timeline."""
         video = Path(publish(self._video(self._mine(mark, str(event.id), request))))
@@ -292,6 +304,7 @@ class _Create:
         if video is not None and cell != WHOLE:
             video = cells[cell].path
         going = job is not None and not job.ended
+        one = video is not None and not (cells and cell == WHOLE)  # and not all of a sweep, which is no clip
         words = "" if job is None or video is None else caption(self._studio, job, cell)
         history = self._history(owner, job)
         return [
@@ -305,7 +318,7 @@ class _Create:
             gr.update(value=None if video is None else publish(video), visible=video is not None),
             gr.update(value=cells_value(self._studio, job, cell) if cells else {}, visible=bool(cells)),
             gr.update(value=words, visible=video is not None),
-            *(gr.update(visible=video is not None) for _ in self.go_on),
+            *(gr.update(visible=one) for _ in self.go_on),
             gr.update(visible=job is not None and job.ended),
             gr.update(visible=going),
             gr.update(visible=bool(history)),
@@ -314,19 +327,19 @@ class _Create:
         ]
 
     def _history(self, owner: str, shown: Job | None) -> list[dict[str, Any]]:
-        notes = {"queued": "in progress", "running": "in progress", "failed": "failed", "cancelled": "cancelled"}
         items = []
         for job in reversed(self._studio.jobs(owner)[-HISTORY:]):
-            recipe = self._studio.recipe(job)
+            recipe, swept = self._studio.recipe(job), self._studio.sweep(job) is not None
             poster = self._studio.poster(job)
+            title = recipe.prompt or get_task(recipe.task).title
             items.append(
                 {
                     "id": job.id,
-                    "title": recipe.prompt or recipe.task,
-                    "note": notes.get(job.state, ""),
+                    "title": f"{strings.SWEEP}: {title}" if swept else title,
+                    "note": strings.STATES.get(job.state, ""),
                     "picture": None if poster is None else picture_of(poster, side=160),
                     "shown": shown is not None and job.id == shown.id,
-                    "clip": job.state == "done" and self._studio.sweep(job) is None,
+                    "clip": job.state == "done" and not swept,
                 }
             )
         return items
@@ -334,11 +347,11 @@ class _Create:
 
 @contextlib.contextmanager
 def told_to_user() -> Iterator[None]:
-    """What a user did wrong is shown as it is worded."""
+    """What a user did wrong is shown as it is worded; Gradio takes such a message for HTML, and it may quote a file."""
     try:
         yield
     except UserError as error:
-        raise gr.Error(str(error), title=strings.FAILED_TITLE, print_exception=False) from None
+        raise gr.Error(safe(str(error)), title=strings.FAILED_TITLE, print_exception=False) from None
 
 
 def _placed(values: tuple[Any, ...], place: Callable[[Timeline], Timeline]) -> dict[str, Any]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pusa_app.errors import MediaError, RecipeError
+from pusa_app.errors import UserError
 from pusa_app.models import ModelCard
 from pusa_app.presets import Preset, given_of
-from pusa_app.studio import card_of, given_clip, new_recipe
+from pusa_app.studio import card_of, check_recipe, given_clip, new_recipe
 from pusa_app.timeline import (
+    MAX_FRAMES,
     Given,
     ImageSource,
     Keyframe,
@@ -26,6 +28,11 @@ from pusa_app.timeline import (
     remap,
 )
 from pusa_app.ui import strings
+
+LEAST_SLOTS = 3  # where something is made between two ends
+MAX_SEED = 2**53 - 1  # a browser's numbers are exact to here
+# Options by the controls that hold them, where one of them alone may be what cannot be.
+CONTROLS = {"frames": "more", "result": "result", "direction": "direction", "closing": "closing"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,8 @@ class Choices:
     def built(self) -> Timeline:
         """What the task makes of the uploads: as much of it as is there. Raises RecipeError or MediaError."""
         task, blank, given = get_task(self.task), self.blank(), self.given()
-        if any(ask.missing and ask.name not in given for ask in task.asks):
+        waits_for_gap = "gap" in task.options and self._gap() is None
+        if waits_for_gap or any(ask.missing and ask.name not in given for ask in task.asks):
             return _partly(task, blank, given)
         return task.timeline(blank, given, self.options(), self.card.spec.noise)
 
@@ -98,10 +106,25 @@ class Choices:
             return blank, []
         return remap(self.timeline, blank.grid, blank.width, blank.height)
 
+    @property
+    def made_by_task(self) -> bool:
+        """Whether at another length the task makes its timeline anew: where there is none yet, where frames of a clip
+        have places of their own, and where all of the clip is on it. What the user changed moves along instead."""
+        if self.timeline is None or all(getattr(self, ask.name) is None for ask in get_task(self.task).asks):
+            return False
+        if not self.timeline.keyframes or self.task == "complete":
+            return True
+        if self.task != "restyle":
+            return False
+        try:
+            return replace(self, frames=self.timeline.grid.num_frames).built() == self.timeline
+        except UserError:
+            return False
+
     def with_preset(self, preset: Preset) -> Recipe:
         """What a preset makes of the files, words and seed of the form. Raises RecipeError or MediaError."""
         spec = self.card.spec
-        plain = self._plain()
+        plain = self.recipe()
         given = {**given_of(plain), **self._uploads(preset.roles)}
         length = preset.settings.num_frames(spec) if preset.settings.length else plain.timeline.grid.num_frames
         filled = preset.fill(spec.timeline(length), given, spec.noise, self._gap())
@@ -110,22 +133,19 @@ class Choices:
         changes = {"task": task.name, "color_match": task.color_match, "options": filled.options, **wanted}
         return plain.model_copy(update={**changes, "timeline": filled.timeline})
 
-    def recipe(self) -> Recipe:
-        """Raises RecipeError or ModelError with what is missing or wrong."""
-        recipe = self._plain()
-        get_task(self.task).plan(recipe.timeline, recipe.options)
-        return recipe
+    def recipe(self, timeline: Timeline | None = None) -> Recipe:
+        """The form as a recipe, whether or not its task can do with it; `timeline` instead of the editor's.
 
-    def _plain(self) -> Recipe:
-        """The form as a recipe, whether or not its task can do with it."""
-        timeline, _ = self.current()
+        Raises RecipeError or ModelError where one of the choices can be in no recipe.
+        """
+        timeline = self.current()[0] if timeline is None else timeline
         return new_recipe(
             self.card,
             self.task,
             prompt=(self.prompt or "").strip(),
             negative_prompt=(self.negative or "").strip(),
             keyframes=timeline.keyframes,
-            num_frames=None if self.frames is None else int(self.frames),
+            num_frames=timeline.grid.num_frames,
             steps=None if self.steps is None else int(self.steps),
             guidance=self.guidance,
             seed=int(self.seed or 0),
@@ -151,38 +171,112 @@ class Choices:
 NAMES = tuple(field.name for field in fields(Choices))
 
 
-def problems(choices: Choices) -> dict[str, str]:
-    """What keeps the form from being sent: a sentence per control."""
+def missing(choices: Choices) -> dict[str, str]:
+    """What was not given yet, or is no number that can be: a sentence per control."""
     task, found = get_task(choices.task), {}
     if task.needs_prompt and not (choices.prompt or "").strip():
         found["prompt"] = strings.PROMPT_MISSING
-    timeline, _ = choices.current()
+    if not 0 <= (choices.seed or 0) <= MAX_SEED:
+        found["seed"] = strings.SEED_WRONG
+    if _refusal(choices, choices.current()[0]) is None:
+        return found
+    for ask in task.asks:
+        if ask.missing and getattr(choices, ask.name) is None:
+            found[ask.name] = ask.missing
+            return found
     if "gap" in task.options and (choices.gap_first is None or choices.gap_last is None):
         found["gap_last"] = strings.GAP_MISSING
-    try:
-        task.plan(timeline, choices.options())
-    except RecipeError as error:
-        absent = next((a for a in task.asks if a.missing and getattr(choices, a.name) is None), None)
-        if absent is not None:
-            found[absent.name] = str(absent.missing)
-        elif not found:
-            found["timeline"] = str(error)
     return found
 
 
-def told(choices: Choices, timeline: Timeline) -> dict[str, Any]:
+def faults(choices: Choices, timeline: Timeline) -> dict[str, str]:
+    """Why a timeline cannot be run with what was chosen: one sentence, under the control where it can be mended."""
+    numbers = _number_faults(choices)
+    error = None if numbers else _refusal(choices, timeline)
+    if error is None:
+        return numbers
+    # What the task says of the files is nearer to the cause than what it then misses on the timeline.
+    control, told_there = _blamed(choices)
+    if told_there is not None:
+        return {control: str(told_there)}
+    return {_option_to_blame(choices, lambda other: _refusal(other, timeline)) or "timeline": str(error)}
+
+
+def _number_faults(choices: Choices) -> dict[str, str]:
+    """Numbers that no task could take."""
+    options, found = get_task(choices.task).options, {}
+    if "frames" in options and choices.more is not None and not 1 <= choices.more <= MAX_FRAMES:
+        found["more"] = strings.MORE_WRONG.format(most=MAX_FRAMES)
+    first, last = choices.gap_first, choices.gap_last
+    if "gap" in options and first is not None and last is not None and not 0 <= first <= last:
+        found["gap_last"] = strings.GAP_WRONG
+    return found
+
+
+def _refusal(choices: Choices, timeline: Timeline) -> UserError | None:
+    """What is to be said against a timeline before it is sent."""
+    try:
+        check_recipe(choices.recipe(timeline))
+    except UserError as error:
+        return error
+    return None
+
+
+def _blamed(choices: Choices) -> tuple[str, UserError | None]:
+    """The control that keeps the task from making a timeline of the files, and why; None when nothing does."""
+    try:
+        choices.built()
+        return "", None
+    except UserError as error:
+        problem = error
+    for ask in get_task(choices.task).asks:
+        path = getattr(choices, ask.name)
+        if path is not None and ask.kind == "clip":
+            try:
+                given_clip(path, choices.card.spec.fps)
+            except UserError as error:
+                return ask.name, error
+    if choices.task == "complete":
+        return "gap_last", problem
+    blank = choices.blank().grid
+    if choices.task != "restyle" and blank.num_slots < LEAST_SLOTS:
+        return "frames", problem
+    if option := _option_to_blame(choices, _building):
+        return option, problem
+    return ("clip_b" if choices.task == "transition" else "clip"), problem
+
+
+def _building(choices: Choices) -> UserError | None:
+    try:
+        choices.built()
+    except UserError as error:
+        return error
+    return None
+
+
+def _option_to_blame(choices: Choices, trouble: Callable[[Choices], UserError | None]) -> str | None:
+    """The control of the option without which there would be no trouble."""
+    plain = Options()
+    for option, control in CONTROLS.items():
+        default = getattr(plain, option)
+        if option not in get_task(choices.task).options or getattr(choices, control) in (default, None):
+            continue
+        if trouble(replace(choices, **{control: default})) is None:
+            return control
+    return None
+
+
+def told(choices: Choices, timeline: Timeline, problem: str | None = None) -> dict[str, Any]:
     """What the editor says of a timeline: advice for the task, what would fail, what the result consists of."""
     task = get_task(choices.task)
     advice = advise(task.name, timeline).model_dump()
     result: list[dict[str, Any]] = []
-    try:
+    with contextlib.suppress(UserError):  # why there is none is said where it can be mended
         plan = task.plan(timeline, choices.options())
         result = [_piece(piece, timeline) for piece in plan.pieces]
-    except MediaError:
-        pass  # the file went away; submitting says so
-    except RecipeError as error:
-        if timeline.keyframes:
-            advice["warnings"] = (str(error), *advice["warnings"])
+    # That nothing is left to make, the advice says too.
+    if problem and any(timeline.noise_multipliers()):
+        advice["warnings"] = (problem, *advice["warnings"])
     if len(result) == 1 and result[0]["frames"] == timeline.grid.num_frames:
         result = []  # what is seen is what comes out
     return {"advice": advice | {"warnings": list(advice["warnings"])}, "result": result}
@@ -220,4 +314,4 @@ def _piece(piece: Piece, timeline: Timeline) -> dict[str, Any]:
     return {"kind": "kept", "frames": stop - piece.start, "title": f"{name}, untouched"}
 
 
-__all__ = ["NAMES", "Choices", "asked_of", "problems", "told"]
+__all__ = ["MAX_SEED", "NAMES", "Choices", "asked_of", "faults", "missing", "told"]

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from pusa_app.errors import MediaError, UserError
+from pusa_app.errors import UserError
 from pusa_app.models import ModelCard
 from pusa_app.studio import Studio, card_of, cards, default_card
 from pusa_app.timeline import TASKS, Options, Recipe, Timeline, get_task
 from pusa_app.ui import strings
-from pusa_app.ui.choices import NAMES, Choices, asked_of, problems, told
+from pusa_app.ui.choices import MAX_SEED, NAMES, Choices, asked_of, faults, missing, told
 from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.gallery import gallery_value, make_gallery
+from pusa_app.ui.numbers import Number, Slider
 from pusa_app.ui.player import publish
 from pusa_app.ui.sweeps import SweepFields
 from pusa_app.ui.timeline_editor import TimelineEditor
-from pusa_app.ui.uploads import Field, no_note, note
+from pusa_app.ui.uploads import Field, make_note, no_note, note
 
 HERE = Path(__file__).parent
 MAX_SHOWN_SEED = 2**31 - 1  # a browser's numbers are exact to 2**53; a short seed is easier to read out
 MAX_PROMPT = 2000
 UPLOADS = {"image": "image", "end": "image", "clip": "clip", "clip_b": "clip"}
+OPTIONS = ("style", "direction", "gap_first", "gap_last", "more", "closing", "result")
+ID_OF_NOTE = {"frames": "length", **dict.fromkeys(OPTIONS, "options")}
+PRESSES = itertools.count()  # a target to look at is news each time
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -69,6 +74,7 @@ class Form:
         self._build_advanced(card)
         self.sweep = SweepFields()
         self.generate = gr.Button(strings.GENERATE, variant="primary", size="lg", elem_id="generate")
+        self.look = Drawn({}, script=HERE / "look.js", elem_id="look")
 
     def _build_options(self) -> None:
         """Choices that only some tasks have."""
@@ -79,9 +85,9 @@ class Form:
             )
             with gr.Row(visible=False, elem_id="gap") as self.gap_row:
                 number: dict[str, Any] = {"precision": 0, "minimum": 0, "min_width": 120}
-                self.gap_first = gr.Number(None, label=strings.GAP_FIRST, elem_id="gap_first", **number)
-                self.gap_last = gr.Number(None, label=strings.GAP_LAST, elem_id="gap_last", **number)
-            self.more = gr.Number(
+                self.gap_first = Number(None, label=strings.GAP_FIRST, elem_id="gap_first", **number)
+                self.gap_last = Number(None, label=strings.GAP_LAST, elem_id="gap_last", **number)
+            self.more = Number(
                 None,
                 label=strings.MORE["extend"],
                 info=strings.MORE_HELP,
@@ -90,17 +96,18 @@ class Form:
                 visible=False,
                 elem_id="more",
             )
-            self.closing = gr.Slider(
+            self.closing = Slider(
                 0, 1, 0.0, step=0.05, label=strings.CLOSING, info=strings.CLOSING_HELP, visible=False, elem_id="closing"
             )
             self.result = gr.Radio(
                 strings.RESULTS, value="joined", label=strings.RESULT, visible=False, elem_id="result"
             )
+            self.options_note = make_note("options")
 
     def _build_length(self, card: ModelCard) -> None:
         spec = card.spec
         with gr.Group():
-            self.length = gr.Slider(
+            self.length = Slider(
                 spec.lengths()[0],
                 spec.lengths()[-1],
                 spec.num_frames,
@@ -109,9 +116,10 @@ class Form:
                 info=length_info(card, spec.num_frames),
                 elem_id="length",
             )
+            self.length_note = make_note("length")
             with gr.Row(elem_id="seed-row", equal_height=True):
-                self.seed = gr.Number(
-                    0, label=strings.SEED, precision=0, minimum=0, maximum=2**53 - 1, min_width=120, elem_id="seed"
+                self.seed = Number(
+                    0, label=strings.SEED, precision=0, minimum=0, maximum=MAX_SEED, min_width=120, elem_id="seed"
                 )
                 self.dice = gr.Button(strings.DICE, size="sm", min_width=90, elem_id="dice")
                 self.random = gr.Checkbox(True, label=strings.RANDOM, container=False, min_width=150, elem_id="random")
@@ -122,7 +130,7 @@ class Form:
             self.negative = gr.Textbox(
                 label=strings.NEGATIVE, info=strings.NEGATIVE_HELP, lines=1, max_length=MAX_PROMPT, elem_id="negative"
             )
-            self.steps = gr.Slider(
+            self.steps = Slider(
                 1,
                 self._studio.settings.max_steps,
                 spec.steps,
@@ -131,7 +139,7 @@ class Form:
                 info=strings.STEPS_HELP,
                 elem_id="steps",
             )
-            self.guidance = gr.Slider(
+            self.guidance = Slider(
                 1, 15, spec.guidance, step=0.1, label=strings.GUIDANCE, info=strings.GUIDANCE_HELP, elem_id="guidance"
             )
             self.color_match = gr.Checkbox(
@@ -164,11 +172,12 @@ class Form:
     def shape(self) -> list[Any]:
         """What changes when a task is chosen."""
         groups = [part for field in self.fields.values() for part in (field.group, field.file)]
-        options = [self.options_group, self.style, self.direction, self.gap_row, self.more, self.closing, self.result]
+        gap = [self.gap_row, self.gap_first, self.gap_last]
+        options = [self.options_group, self.style, self.direction, *gap, self.more, self.closing, self.result]
         return [self.task, self.tabs, self.help, *groups, *options, self.color_match, self.gallery]
 
-    def shape_of(self, name: str) -> list[Any]:
-        """Updates for `shape`."""
+    def shape_of(self, name: str, gap: tuple[float | None, float | None] = (None, None)) -> list[Any]:
+        """Updates for `shape`. gap: what its fields hold, since Gradio makes 0 of nothing when it first shows them."""
         task = get_task(name)
         asks = {ask.name: ask for ask in task.asks}
         groups: list[Any] = []
@@ -186,6 +195,7 @@ class Form:
             gr.update(visible=has["style"]),
             gr.update(visible=has["direction"]),
             gr.update(visible=has["gap"]),
+            *gap,
             gr.update(visible=has["frames"], label=strings.MORE.get(name, ""), value=None),
             gr.update(visible=has["closing"]),
             gr.update(visible=has["result"]),
@@ -198,48 +208,48 @@ class Form:
     def wire(self) -> None:
         """What the form does by itself."""
         self.dice.click(lambda: (new_seed(), False), outputs=[self.seed, self.random], **QUIET)
-        rebuild: dict[str, Any] = {"fn": self._rebuild, "inputs": self.inputs, "outputs": self.timeline, **QUIET}
-        self.tabs.select(self._choose_task, None, self.shape, **QUIET).then(**rebuild)
+        heard: dict[str, Any] = {"inputs": self.inputs, "outputs": [self.length, *self.said], **QUIET}
+        rebuild: dict[str, Any] = {"fn": self._rebuild, **heard}
+        self.tabs.select(self._choose_task, [self.gap_first, self.gap_last], self.shape, **QUIET).then(**rebuild)
         for field in self.fields.values():
             seen = field.file.upload(field.look, field.file, [field.file, field.note], **QUIET)
             seen.then(**rebuild)
             field.file.clear(no_note, None, field.note, **QUIET).then(**rebuild)
+        # `input` and not `change`: a recipe that fills the form brings its own timeline.
         gr.on(
-            [self.style.input, self.direction.input, self.gap_first.change, self.gap_last.change],
+            [self.style.input, self.direction.input, self.gap_first.input, self.gap_last.input],
             trigger_mode="always_last",
             **rebuild,
         )
         gr.on(
-            [self.timeline.input, self.more.change, self.result.change, self.closing.change],
+            [self.timeline.input, self.more.input, self.result.input, self.closing.input],
             self._tell,
-            self.inputs,
-            [self.length, self.timeline],
             trigger_mode="always_last",
-            **QUIET,
+            **heard,
         )
-        self.length.change(self._resize, self.inputs, [self.length, self.timeline], trigger_mode="always_last", **QUIET)
-        self.model.change(
+        self.length.change(self._resize, trigger_mode="always_last", **heard)
+        self.model.input(
             self._model_changed, self.model, [self.model, self.length, self.steps, self.guidance], **QUIET
-        )
+        ).then(self._resize, **heard)
 
     def gallery_of(self, folder: Path) -> dict[str, Any]:
         """The gallery's value with the presets of a user's folder."""
         return gallery_value(self._offered, folder)
 
-    def _choose_task(self, event: gr.EventData) -> list[Any]:
+    def _choose_task(self, gap_first: float | None, gap_last: float | None, event: gr.EventData) -> list[Any]:
         if event.task not in self._offered:
             raise gr.Error(strings.NO_TASK, print_exception=False)
-        return self.shape_of(event.task)
+        return self.shape_of(event.task, (gap_first, gap_last))
 
-    def _rebuild(self, *values: Any) -> Any:
-        """The task's timeline from what was given; what is wrong with that is told in the editor."""
+    def _rebuild(self, *values: Any) -> list[Any]:
+        """The task's timeline from what was given; what is wrong with that is told at its control."""
         choices = Choices(*values)
         try:
             # The task keyframes builds nothing: it goes on with what is there.
             timeline = choices.current()[0] if choices.task == "keyframes" else choices.built()
-        except (MediaError, UserError) as error:
-            return gr.update(value=choices.blank(), **_warning(str(error)))
-        return gr.update(value=timeline, notice="", **told(choices, timeline))
+        except UserError:
+            timeline = choices.blank()
+        return [gr.skip(), *self._say(choices, timeline, value=timeline, notice="")]
 
     def _tell(self, *values: Any) -> list[Any]:
         """The user edited: the timeline is his, only what is said of it changes, and the length if he undid one."""
@@ -247,10 +257,7 @@ class Form:
         timeline = choices.timeline or choices.blank()
         frames = timeline.grid.num_frames
         length = gr.skip() if frames == choices.frames else frames
-        try:
-            return [length, gr.update(notice="", **told(choices, timeline))]
-        except UserError as error:
-            return [length, gr.update(**_warning(str(error)))]
+        return [length, *self._say(choices, timeline, notice="")]
 
     def _resize(self, *values: Any) -> list[Any]:
         """Another length or model: keyframes move along, and it is said which."""
@@ -258,21 +265,57 @@ class Form:
         info = gr.update(info=length_info(choices.card, choices.frames))
         timeline, notes = choices.current()
         if choices.timeline is not None and timeline == choices.timeline:
-            return [info, gr.skip()]
-        return [info, gr.update(value=timeline, notice=" ".join(notes), **told(choices, timeline))]
+            return [info, *(gr.skip() for _ in self.said)]
+        if choices.made_by_task:
+            return [info, *self._rebuild(*values)[1:]]
+        return [info, *self._say(choices, timeline, value=timeline, notice=" ".join(notes))]
+
+    @property
+    def said(self) -> list[Any]:
+        """The editor, and the lines under the controls."""
+        return [self.timeline, *self._notes.values()]
+
+    @property
+    def _notes(self) -> dict[str, gr.HTML]:
+        files = {name: field.note for name, field in self.fields.items()}
+        return {**files, "options": self.options_note, "frames": self.length_note}
+
+    def _say(
+        self, choices: Choices, timeline: Timeline, found: Mapping[str, str] | None = None, **editor: Any
+    ) -> list[Any]:
+        """Updates for `said`: advice on a timeline, and what keeps it from being run, each under its control.
+
+        found: what is wrong; by default what is, less what was not given yet.
+        """
+        if found is None:
+            found = {} if set(missing(choices)) - {"prompt", "seed"} else faults(choices, timeline)
+            if not timeline.keyframes:
+                found = {control: words for control, words in found.items() if control != "timeline"}
+        words = {("options" if control in OPTIONS else control): text for control, text in found.items()}
+        lines = []
+        for name in self._notes:
+            # What was said of a file that was not taken stands until there is another one.
+            refused = name in self.fields and getattr(choices, name) is None
+            lines.append(note(words[name]) if name in words else gr.skip() if refused else no_note())
+        return [gr.update(**editor, **told(choices, timeline, words.get("timeline"))), *lines]
+
+    def refuse(self, choices: Choices) -> list[Any] | None:
+        """Updates for [look, *said] when the form cannot be run as it is; None when it can."""
+        timeline = choices.current()[0]
+        found = faults(choices, timeline)
+        if not found:
+            return None
+        control = next(iter(found))
+        where = "#timeline-editor" if control == "timeline" else f"#{ID_OF_NOTE.get(control, control)}-note"
+        look = {"target": where, "at": next(PRESSES)}
+        return [look, *self._say(choices, timeline, found)]
 
     def _model_changed(self, model: str) -> list[Any]:
         card = card_of(model)
         spec = card.spec
         return [
             gr.update(info=card.summary),
-            gr.update(
-                minimum=spec.lengths()[0],
-                maximum=spec.lengths()[-1],
-                step=spec.temporal_stride,
-                value=spec.num_frames,
-                info=length_info(card, spec.num_frames),
-            ),
+            _length_of(card, spec.num_frames),
             spec.steps,
             spec.guidance,
         ]
@@ -282,9 +325,9 @@ class Form:
     @property
     def filled(self) -> list[Any]:
         """What a recipe fills, without what the choice of its task changes."""
-        uploads = [part for field in self.fields.values() for part in (field.file, field.note)]
         return [
-            *uploads,
+            *(field.file for field in self.fields.values()),
+            *self._notes.values(),
             self.prompt,
             self.style,
             self.direction,
@@ -301,20 +344,22 @@ class Form:
             self.steps,
             self.guidance,
             self.color_match,
+            self.model,
         ]
 
     def fill(self, recipe: Recipe) -> list[Any]:
         """Updates for `filled`. Files are copied to where the page may show them; that one is gone is told."""
-        recipe, missing = _published(recipe)
-        given, options = asked_of(recipe), recipe.options
-        uploads: list[Any] = []
-        for name in self.fields:
-            uploads += [given.get(name), no_note()]
+        recipe, gone = _published(recipe)
+        choices, given, options = self._choices_of(recipe), asked_of(recipe), recipe.options
+        editor, *lines = self._say(choices, recipe.timeline, value=recipe.timeline, notice=gone)
+        lines = [
+            no_note() if name in self.fields and name not in given else line
+            for name, line in zip(self._notes, lines, strict=True)
+        ]
         gap = (None, None) if options.gap is None else (options.gap[0], options.gap[1] - 1)
-        choices = self._choices_of(recipe)
-        editor = gr.update(value=recipe.timeline, notice=missing, **told(choices, recipe.timeline))
         return [
-            *uploads,
+            *(given.get(name) for name in self.fields),
+            *lines,
             recipe.prompt,
             options.style,
             options.direction,
@@ -323,13 +368,14 @@ class Form:
             options.closing,
             options.result,
             editor,
-            recipe.timeline.grid.num_frames,
+            _length_of(choices.card, recipe.timeline.grid.num_frames),
             recipe.seed,
             False,
             recipe.negative_prompt,
             recipe.steps,
             recipe.guidance,
             recipe.color_match,
+            gr.update(value=recipe.model, info=choices.card.summary),
         ]
 
     def _choices_of(self, recipe: Recipe) -> Choices:
@@ -357,12 +403,19 @@ class Form:
 
 
 def verdicts(values: Sequence[Any]) -> list[dict[str, Any]]:
-    """One gr.validate per input of the form, so that a mistake is told at its control."""
+    """One gr.validate per input of the form, so that what is missing is told at its control."""
     try:
-        found = problems(Choices(*values))
+        found = missing(Choices(*values))
     except UserError:
         found = {}  # submitting says it
     return [gr.validate(name not in found, found.get(name, "")) for name in NAMES]
+
+
+def _length_of(card: ModelCard, frames: int) -> dict[str, Any]:
+    """An update of the length for a model."""
+    lengths = card.spec.lengths()
+    reach = {"minimum": lengths[0], "maximum": lengths[-1], "step": card.spec.temporal_stride}
+    return gr.update(value=frames, info=length_info(card, frames), **reach)
 
 
 def length_info(card: ModelCard, frames: float | None) -> str:
@@ -372,10 +425,6 @@ def length_info(card: ModelCard, frames: float | None) -> str:
 
 def new_seed() -> int:
     return random.randint(0, MAX_SHOWN_SEED)
-
-
-def _warning(text: str) -> dict[str, Any]:
-    return {"advice": {"bands": [], "text": "", "warnings": [text]}, "result": [], "notice": ""}
 
 
 def _published(recipe: Recipe) -> tuple[Recipe, str]:

@@ -147,10 +147,10 @@ def caption(studio: Studio, job: Job, cell: int = -1) -> str:
     if sweep is not None and cell >= 0:
         chosen = sweep.cells()[cell]
         recipe, video = chosen.recipe, studio.cells(job)[cell].path
-        facts = [", ".join(chosen.labels), f"{recipe.steps} steps", f"seed {recipe.seed}"]
+        facts = [*chosen.labels, f"{recipe.steps} steps", f"seed {recipe.seed}"]
     elif sweep is not None:
         facts = [f"{len(sweep.cells())} videos"]
-    facts = [_length(video), *facts, recipe.model, took if cell < 0 else ""]
+    facts = [_length(video), *dict.fromkeys(facts), recipe.model, took if cell < 0 else ""]
     return f'<p class="caption-prompt">{safe(recipe.prompt or "(no prompt)")}</p><p class="caption-facts">' + (
         " <span>·</span> ".join(safe(fact) for fact in facts if fact) + f"{_sheet_link(studio, job)}</p>"
     )

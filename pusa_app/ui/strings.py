@@ -11,9 +11,11 @@ STYLES = [("Through new frames between them", "bridge"), ("From one into the oth
 DIRECTION = "Where it goes on"
 DIRECTIONS = [("Forwards", "forwards"), ("Backwards", "backwards"), ("Both", "both")]
 MORE = {"extend": "Frames to add", "restyle": "Frames in all"}
+MORE_WRONG = "That is no number of frames: use a whole number from 1 to {most}, or leave it empty."
 MORE_HELP = "Empty: as many as one run makes. More are made in runs that overlap."
 GAP_FIRST = "Gap: first frame"
 GAP_LAST = "Gap: last frame"
+GAP_WRONG = "The gap ends before it begins: its last frame cannot be smaller than its first, which is 0 at least."
 GAP_MISSING = "Say which frames to make anew: the first and the last frame of the gap."
 CLOSING = "Noise of the closing frame"
 CLOSING_HELP = "For loops from words: 0 closes exactly, 0.3 more softly."
@@ -24,6 +26,7 @@ COLOR_MATCH_HELP = "New frames take on the colours of the frames that you gave."
 LENGTH = "Length"
 SEED = "Seed"
 SEED_HELP = "The same seed and settings give the same video."
+SEED_WRONG = "A seed is a whole number from 0 on, of at most 15 digits."
 DICE = "New seed"
 RANDOM = "Random each time"
 ADVANCED = "Advanced"
@@ -76,6 +79,13 @@ SWEEP_VALUES_MISSING = "The sweep needs values for {what}, with commas between t
 SWEEP_RUN = "Run the sweep"
 SWEEP_ALL = "All together"
 SWEEP_SHEET = "Contact sheet"
+SWEEP_CHOOSE = "That is all of the sweep: choose one of its videos first."
+SWEEP_NO_PRESET = "There is no preset called {name}: write titles from All presets, with commas between them."
+    "There is no preset called {name}: write titles as they are under All presets, with commas between them."
+)
+SWEEP_NO_KEYFRAME = "There is no keyframe {number} to vary: the timeline has {count}."
+SWEEP_TOO_MANY = "{count} videos are too many for a sweep: {most} are the most."
+SWEEP_OUTSIDE = "{value} cannot be a value of {what}: write values such as {example}."
 REUSE = "Use these settings"
 EXTEND = "Extend"
 LOOP = "Loop"
@@ -93,6 +103,14 @@ FAILED_TITLE = "This did not work"
 INTERRUPTED_TITLE = "Interrupted"
 NOT_UPLOADED = "Files must be uploaded."
 GONE = "That video is no longer here."
+
+STATES = {
+    "queued": "in progress",
+    "running": "in progress",
+    "failed": "failed",
+    "interrupted": "interrupted",
+    "cancelled": "cancelled",
+}
 
 PHASES = {
     "waiting": "Waiting",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,17 @@ import gradio as gr
 
 from pusa_app.errors import RecipeError
 from pusa_app.models import ModelCard
-from pusa_app.presets import find_preset, preset_axis
+from pusa_app.presets import Preset, find_preset, preset_axis
 from pusa_app.studio import Studio
-from pusa_app.timeline import Recipe, Sweep, new_sweep
+from pusa_app.timeline import MAX_CELLS, MAX_SEED, MAX_STEPS, Recipe, Sweep, new_sweep
 from pusa_app.ui import strings
 from pusa_app.ui.drawn import Drawn
+from pusa_app.ui.numbers import Number
 from pusa_app.ui.player import picture_of
 
 MAX_TEXT = 2000
-MOST_IN_RANGE = 64
+MOST_IN_RANGE = 1000
+REACH = {"noise": (0, 1), "seed": (0, MAX_SEED), "steps": (1, MAX_STEPS), "guidance": (0, 100)}
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,14 @@ class AxisChoice:
         if not items:
             raise RecipeError(strings.SWEEP_VALUES_MISSING.format(what=strings.SWEEP_KINDS[self.kind].lower()))
         if self.kind == "preset":
-            return preset_axis(recipe, card, [find_preset(item, presets) for item in items])
+            return preset_axis(recipe, card, [_preset(item, presets) for item in items])
         numbers = [number for item in items for number in _numbers(item, self.kind)]
-        if self.kind == "noise":
-            return {"kind": "noise", "keyframe": int(self.keyframe or 1) - 1, "values": numbers}
-        return {"kind": self.kind, "values": numbers}
+        if self.kind != "noise":
+            return {"kind": self.kind, "values": numbers}
+        number, count = 1 if self.keyframe is None else int(self.keyframe), len(recipe.timeline.keyframes)
+        if not 1 <= number <= count:
+            raise RecipeError(strings.SWEEP_NO_KEYFRAME.format(number=number, count=count))
+        return {"kind": "noise", "keyframe": number - 1, "values": numbers}
 
 
 class SweepFields:
@@ -61,7 +67,7 @@ class SweepFields:
                         min_width=130,
                         elem_id=f"sweep-kind-{number}",
                     )
-                    keyframe = gr.Number(
+                    keyframe = Number(
                         1,
                         label=strings.SWEEP_KEYFRAME,
                         precision=0,
@@ -95,7 +101,11 @@ class SweepFields:
 def sweep_of(recipe: Recipe, card: ModelCard, presets: Path, fields: tuple[Any, ...]) -> Sweep:
     """The sweep that the fields ask for. Raises RecipeError or MediaError."""
     choices = [AxisChoice(*fields[at : at + 3]) for at in range(0, len(fields), 3)]
-    return new_sweep(recipe, *(choice.axis(recipe, card, presets) for choice in choices if choice.kind))
+    axes = [choice.axis(recipe, card, presets) for choice in choices if choice.kind]
+    count = math.prod(len(axis["values"] if isinstance(axis, dict) else axis.values) for axis in axes)
+    if count > MAX_CELLS:
+        raise RecipeError(strings.SWEEP_TOO_MANY.format(count=count, most=MAX_CELLS))
+    return new_sweep(recipe, *axes)
 
 
 def make_cells() -> Drawn:
@@ -143,10 +153,19 @@ def _numbers(item: str, kind: str) -> list[float | int]:
         first, last = int(span[1]), int(span[2])
         if kind in ("seed", "steps") and first <= last < first + MOST_IN_RANGE:
             return list(range(first, last + 1))
+    low, high = REACH[kind]
     try:
-        number = float(item)
+        number = int(item) if kind in ("seed", "steps") else float(item)
     except ValueError:
-        raise RecipeError(
-            f"{item[:40]!r} is not a number: write values such as {strings.SWEEP_EXAMPLES[kind]}."
-        ) from None
-    return [int(item)] if kind in ("seed", "steps") and re.fullmatch(r"\d+", item) else [number]
+        number = math.nan
+    if not low <= number <= high:
+        what, example = strings.SWEEP_KINDS[kind].lower(), strings.SWEEP_EXAMPLES[kind]
+        raise RecipeError(strings.SWEEP_OUTSIDE.format(value=repr(item[:40]), what=what, example=example))
+    return [number]
+
+
+def _preset(title: str, folder: Path) -> Preset:
+    try:
+        return find_preset(title, folder)
+    except RecipeError:  # which lists all of them, for the command line
+        raise RecipeError(strings.SWEEP_NO_PRESET.format(name=repr(title[:60]))) from None

@@ -53,7 +53,7 @@ class Field:
                 self.file: Any = Picture(type="filepath", sources=["upload", "clipboard"], **options)
             else:
                 self.file = ClipUpload(sources=["upload"], interactive=True, **options)
-            self.note = gr.HTML(visible=False, elem_id=f"{name}-note", elem_classes="upload-note")
+            self.note = make_note(name)
 
     def look(self, path: str | None) -> list[Any]:
         """Updates for file and note: a file that cannot be used is taken out again, with a word why."""
@@ -73,6 +73,11 @@ def file_problem(path: str, kind: str) -> str | None:
     except MediaError as error:
         return str(error)
     return None
+
+
+def make_note(name: str) -> gr.HTML:
+    """The line under a control for what is wrong with what it holds."""
+    return gr.HTML(visible=False, elem_id=f"{name}-note", elem_classes="note")
 
 
 def note(problem: str) -> dict[str, Any]:

@@ -32,8 +32,9 @@ def steps(page: Any, number: int) -> None:
 
 def upload(page: Any, path: Path, field: str = "image") -> None:
     """Put a file into an upload field, in the place of what is there."""
-    if page.locator(f"#{field} button[aria-label=Clear]").count():
-        page.click(f"#{field} button[aria-label=Clear]")
+    clear = page.locator(f"#{field} button[aria-label=Clear]:visible")
+    if clear.count():
+        clear.click()
     page.set_input_files(f"#{field} input[type=file]", str(path))
 
 

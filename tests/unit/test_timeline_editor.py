@@ -95,7 +95,9 @@ def timelines(draw: st.DrawFn, picture: str, clip: str) -> Timeline:
         if draw(st.booleans()):
             span = draw(st.integers(1, 4))
             noise = tuple(draw(st.lists(unit, min_size=span, max_size=span)))
-            source = ClipSource(path=clip, start=draw(st.integers(0, 6)))
+            start = draw(st.integers(0, 6))
+            end = draw(st.none() | st.integers(start + 1, 40))
+            source = ClipSource(path=clip, start=start, begin=draw(st.integers(0, start)), end=end)
             noise = noise[0] if len(set(noise)) == 1 else noise
             keyframes.append(Keyframe(source=source, span=span, noise=noise, **common))
         else:
@@ -128,6 +130,32 @@ def test_what_the_page_gets(editor: TimelineEditor, picture: str, clip: str) -> 
     assert all(t.startswith("data:image/jpeg;base64,") for t in image["thumbs"] + film["thumbs"])
     assert film["noise"] == [0.1, 0.5] and film["start"] == 3
     assert editor.postprocess(None) is None and editor.preprocess(None) is None
+
+
+def test_a_trim_beyond_what_was_left_out_takes_it_in(editor: TimelineEditor, clip: str) -> None:
+    source = ClipSource(path=clip, start=8, begin=5, end=20)
+    timeline = Timeline(grid=GRID, width=64, height=64, keyframes=(Keyframe(slot=0, source=source),))
+    value = shown(editor, timeline)
+    assert {"begin": 5, "end": 20}.items() <= value["keyframes"][0].items()
+    for start, begin, end in ((5, 5, 20), (19, 5, 20), (2, 2, 20), (25, 5, None)):
+        value["keyframes"][0]["start"] = start
+        back = sent(editor, value)
+        assert back is not None
+        assert back.keyframes[0].source == ClipSource(path=clip, start=start, begin=begin, end=end)
+
+
+def test_edits_keep_the_part_of_a_clip_that_is_used() -> None:
+    kept = in_node(
+        """const grid = { num_frames: 61, temporal_stride: 6, fps: 12 };
+        const use = { frames: 60, start: 8, begin: 5, end: 40 };
+        const k = { id: 'a', kind: 'clip', slot: 3, span: 2, noise: [0, 0.1], ...use };
+        const value = { grid, width: 64, height: 64, keyframes: [k] }, ids = new Set(['a']);
+        const edits = [moved(value, ids, 2), stepped(value, k, 1), rightEndAt(value, k, 6)[0],
+          leftEndAt(value, k, 2)[0], louder(value, [k], 0.2), withNoises(value, [k], [0.5, 0.6]),
+          inserted(value, { ...k, id: 'b' }, 6)[0]];
+        console.log(JSON.stringify(edits.map(v => [v.keyframes.at(-1).begin, v.keyframes.at(-1).end])));"""
+    )
+    assert kept == [[5, 40]] * 7
 
 
 def test_files_elsewhere_are_copied_into_the_cache(editor: TimelineEditor, tmp_path: Path, cache: Path) -> None:

@@ -16,6 +16,7 @@ from pusa_app.ui.timeline_editor.thumbs import MAX_THUMBS, NOT_UPLOADED, look_at
 
 MAX_THUMB_CHARS = 40_000
 MAX_KEYFRAMES = 1000
+MAX_START = 10_000_000
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 DATA_URL = r"^data:image/(jpeg|png|webp);base64,[A-Za-z0-9+/=]*$"
 Thumb = Annotated[str, Field(max_length=MAX_THUMB_CHARS, pattern=DATA_URL)]
@@ -33,7 +34,8 @@ class EditorKeyframe(GradioModel):
     """A keyframe as the script knows it.
 
     noise: one number per slot of the span. frames: how many the source has at the timeline's rate, 1 for a picture.
-    start: first source frame that is used. thumbs: one for a picture, up to 12 evenly over the whole source for a clip.
+    start: first source frame that is used. begin, end: the frames of the source that are the clip, all to its end where
+    end is None. thumbs: one for a picture, up to 12 evenly over the whole source for a clip.
     """
 
     id: str = Field(min_length=1, max_length=40)
@@ -41,12 +43,14 @@ class EditorKeyframe(GradioModel):
     span: int = Field(default=1, ge=1, le=MAX_FRAMES)
     noise: list[Unit] = Field(min_length=1, max_length=MAX_FRAMES)
     kind: Literal["image", "clip"]
-    start: int = Field(default=0, ge=0, le=10_000_000)
+    start: int = Field(default=0, ge=0, le=MAX_START)
+    begin: int = Field(default=0, ge=0, le=MAX_START)
+    end: int | None = Field(default=None, ge=1, le=MAX_START)
     fit: Literal["crop", "pad"] = "crop"
     focus: tuple[Unit, Unit] = (0.5, 0.5)
     file: FileData
     name: str = Field(default="", max_length=255)
-    frames: int = Field(default=1, ge=1, le=10_000_000)
+    frames: int = Field(default=1, ge=1, le=MAX_START)
     thumbs: list[Thumb] = Field(default_factory=list, max_length=MAX_THUMBS)
 
 
@@ -122,11 +126,19 @@ def _to_keyframe(keyframe: EditorKeyframe) -> Keyframe:
     return Keyframe(
         slot=keyframe.slot,
         span=keyframe.span,
-        source=ImageSource(path=path) if keyframe.kind == "image" else ClipSource(path=path, start=keyframe.start),
+        source=ImageSource(path=path) if keyframe.kind == "image" else _clip_source(keyframe),
         noise=noise[0] if len(set(noise)) == 1 else noise,
         fit=keyframe.fit,
         focus=keyframe.focus,
     )
+
+
+def _clip_source(keyframe: EditorKeyframe) -> ClipSource:
+    """The source of a clip; where the user trimmed to frames that were left out before, they belong to it again."""
+    begin, end = min(keyframe.begin, keyframe.start), keyframe.end
+    if end is not None and end <= keyframe.start:
+        end = None
+    return ClipSource(path=keyframe.file.path, start=keyframe.start, begin=begin, end=end)
 
 
 def _from_keyframe(number: int, keyframe: Keyframe, fps: float) -> EditorKeyframe:
@@ -142,7 +154,7 @@ def _from_keyframe(number: int, keyframe: Keyframe, fps: float) -> EditorKeyfram
         span=keyframe.span,
         noise=list(keyframe.noises),
         kind=source.kind,
-        start=source.start if source.kind == "clip" else 0,
+        **source.model_dump(include={"start", "begin", "end"}),
         fit=keyframe.fit,
         focus=keyframe.focus,
         file=FileData(path=path, orig_name=looked.name),
