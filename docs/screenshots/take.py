@@ -1,4 +1,4 @@
-"""The screenshots of the docs, taken from a running app with mini. Run: python docs/screenshots/take.py [TASK ...]"""
+"""The screenshots of the docs, taken from a running app with mini. Run: python docs/screenshots/take.py [TASK|presets|sweep ...]"""
 
 from __future__ import annotations
 
@@ -38,10 +38,12 @@ def main(wanted: list[str]) -> None:
             page.goto(url)
             page.wait_for_selector("#generate")
             page.wait_for_function("localStorage.getItem('pusa-owner') !== null")
-            for name in wanted or TASKS:
-                take_task(page, name, look)
-            if not wanted:
+            for name in TASKS:
+                if name in wanted or not wanted:
+                    take_task(page, name, look)
+            if "presets" in wanted or not wanted:
                 take_gallery(page, look)
+            if "sweep" in wanted or not wanted:
                 take_sweep(page, look)
         browser.close()
         servers.close()
@@ -67,14 +69,11 @@ def take_sweep(page: Any, look: str) -> None:
     choose(page, "Image to video")
     run(page, page.locator(".gallery-chip").first.click)
     page.locator("#sweep button").first.click()
-    page.click("#sweep-kind-1 input")
-    page.get_by_role("option", name="Noise", exact=True).click()
-    page.wait_for_selector("#sweep-keyframe-1", state="visible")
-    page.fill("#sweep-values-1 textarea, #sweep-values-1 input", "0, 0.3, 0.7")
-    page.click("#sweep-kind-2 input")
-    page.get_by_role("option", name="Seed", exact=True).last.click()
-    page.wait_for_function("document.querySelector('#sweep-kind-2 input').value === 'Seed'")
-    page.fill("#sweep-values-2 textarea, #sweep-values-2 input", "1-3")
+    for axis, kind, values in ((1, "Noise", "0, 0.3, 0.7"), (2, "Seed", "1-3")):
+        page.click(f"#sweep-kind-{axis} input")
+        page.locator(f"#sweep-kind-{axis}").get_by_role("option", name=kind, exact=True).click()
+        page.wait_for_timeout(1000)  # the fields beside it change for the kind
+        page.fill(f"#sweep-values-{axis} textarea, #sweep-values-{axis} input", values)
     run(page, lambda: page.click("#sweep-run"))
     save(page, f"sweep-{look}")
 
