@@ -103,7 +103,7 @@ def new_recipe(
             "keyframes": list(keyframes),
         },
         "steps": spec.steps if steps is None else steps,
-        "guidance": spec.guidance if guidance is None else guidance,
+        "guidance": spec.guidance_for(get_task(task).name) if guidance is None else guidance,
         "seed": seed,
         "schedule": schedule,
         "options": options or {},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -25,7 +25,8 @@ class BackboneSpec(BaseModel):
     """Geometry and defaults of a video model.
 
     spatial_stride is the VAE's, patch the transformer's: width and height divide by their product.
-    noise: what this model advises for the keyframes of the tasks.
+    noise: what this model advises for the keyframes of the tasks. task_guidance: where a task wants another guidance
+    than the model's own, such as less of it where clips at both ends say more than the words.
     latent_space: normalized for diffusers models; pusa_raw for Pusa V0.5, whose sampler puts raw VAE latents into z.
     """
 
@@ -48,6 +49,7 @@ class BackboneSpec(BaseModel):
     latent_space: Literal["normalized", "pusa_raw"] = "normalized"
     max_text_tokens: int = Field(default=256, ge=1, le=100_000)
     noise: TaskNoise = TaskNoise()
+    task_guidance: dict[TaskName, Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]] = {}
 
     @model_validator(mode="after")
     def _has_lengths(self) -> BackboneSpec:
@@ -62,6 +64,9 @@ class BackboneSpec(BaseModel):
     def grid(self, num_frames: int | None = None) -> FrameGrid:
         """The frame grid of a clip; raises ValueError (pydantic) when the length does not fit the stride."""
         return FrameGrid(num_frames=num_frames or self.num_frames, temporal_stride=self.temporal_stride, fps=self.fps)
+
+    def guidance_for(self, task: TaskName) -> float:
+        return self.task_guidance.get(task, self.guidance)
 
     def nearest_length(self, num_frames: int) -> int:
         clamped = min(max(num_frames, self.min_frames), self.max_frames)

@@ -221,7 +221,7 @@ class Preset(_Part):
             timeline=blank,
             color_match=get_task(self.task).color_match,
             steps=spec.steps,
-            guidance=spec.guidance,
+            guidance=spec.guidance_for(self.task),
             seed=self.seed,
         )
         return self._set(plain, self.fill(blank, self.given(spec.fps), spec.noise))
@@ -231,7 +231,8 @@ class Preset(_Part):
         open, stay. Raises RecipeError when it lacks what the preset needs, MediaError when a clip cannot be read."""
         blank, gap = recipe.timeline.having(), recipe.options.gap
         color_match = recipe.color_match if recipe.task == self.task else get_task(self.task).color_match
-        plain = recipe.model_copy(update={"task": self.task, "color_match": color_match})
+        guidance = guidance_in(self.task, recipe, card.spec)
+        plain = recipe.model_copy(update={"task": self.task, "color_match": color_match, "guidance": guidance})
         return self._set(plain, self.fill(blank, given_of(recipe), card.spec.noise, gap))
 
     def _set(self, plain: Recipe, filled: Filled) -> Recipe:
@@ -320,3 +321,9 @@ def presets() -> tuple[Preset, ...]:
     """The built-in presets in the order of their files; raises RecipeError on a faulty one."""
     files = sorted(FOLDER.glob("*.json"))
     return tuple(build(Preset, entry, what="preset") for file in files for entry in json.loads(file.read_text("utf-8")))
+
+
+def guidance_in(task: TaskName, recipe: Recipe, spec: BackboneSpec) -> float:
+    """The guidance of a recipe that turns to another task: what was chosen stays, a default becomes the task's own."""
+    untouched = recipe.guidance == spec.guidance_for(recipe.task)
+    return spec.guidance_for(task) if untouched else recipe.guidance

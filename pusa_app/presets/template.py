@@ -24,7 +24,7 @@ def preset_from(recipe: Recipe, card: ModelCard, title: str, when: str = "") -> 
     settings = {
         "length": None if grid.num_frames == spec.num_frames else grid.num_frames / spec.num_frames,
         "steps": None if recipe.steps == spec.steps else recipe.steps,
-        "guidance": None if recipe.guidance == spec.guidance else recipe.guidance,
+        "guidance": None if recipe.guidance == spec.guidance_for(recipe.task) else recipe.guidance,
         "schedule": None if recipe.schedule == spec.schedule else recipe.schedule,
         "color_match": None if recipe.color_match == get_task(recipe.task).color_match else recipe.color_match,
     }

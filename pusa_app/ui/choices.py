@@ -10,7 +10,7 @@ from typing import Any
 
 from pusa_app.errors import UserError
 from pusa_app.models import ModelCard
-from pusa_app.presets import Preset, given_of
+from pusa_app.presets import Preset, given_of, guidance_in
 from pusa_app.studio import card_of, check_recipe, given_clip, new_recipe
 from pusa_app.timeline import (
     MAX_FRAMES,
@@ -130,7 +130,8 @@ class Choices:
         filled = preset.fill(spec.timeline(length), given, spec.noise, self._gap())
         wanted = {name: value for name, value in filled.settings if value is not None and name != "length"}
         task = get_task(preset.task)
-        changes = {"task": task.name, "color_match": task.color_match, "options": filled.options, **wanted}
+        changes = {"task": task.name, "color_match": task.color_match, "options": filled.options}
+        changes |= {"guidance": guidance_in(task.name, plain, spec), **wanted}
         return plain.model_copy(update={**changes, "timeline": filled.timeline})
 
     def recipe(self, timeline: Timeline | None = None) -> Recipe:

@@ -210,7 +210,8 @@ class Form:
         self.dice.click(lambda: (new_seed(), False), outputs=[self.seed, self.random], **QUIET)
         heard: dict[str, Any] = {"inputs": self.inputs, "outputs": [self.length, *self.said], **QUIET}
         rebuild: dict[str, Any] = {"fn": self._rebuild, **heard}
-        self.tabs.select(self._choose_task, [self.gap_first, self.gap_last], self.shape, **QUIET).then(**rebuild)
+        choice = [self.task, self.model, self.guidance, self.gap_first, self.gap_last]
+        self.tabs.select(self._choose_task, choice, [self.guidance, *self.shape], **QUIET).then(**rebuild)
         for field in self.fields.values():
             seen = field.file.upload(field.look, field.file, [field.file, field.note], **QUIET)
             seen.then(**rebuild)
@@ -229,17 +230,28 @@ class Form:
         )
         self.length.change(self._resize, trigger_mode="always_last", **heard)
         self.model.input(
-            self._model_changed, self.model, [self.model, self.length, self.steps, self.guidance], **QUIET
+            self._model_changed, [self.model, self.task], [self.model, self.length, self.steps, self.guidance], **QUIET
         ).then(self._resize, **heard)
 
     def gallery_of(self, folder: Path) -> dict[str, Any]:
         """The gallery's value with the presets of a user's folder."""
         return gallery_value(self._offered, folder)
 
-    def _choose_task(self, gap_first: float | None, gap_last: float | None, event: gr.EventData) -> list[Any]:
+    def _choose_task(
+        self,
+        before: str,
+        model: str,
+        guidance: float | None,
+        gap_first: float | None,
+        gap_last: float | None,
+        event: gr.EventData,
+    ) -> list[Any]:
         if event.task not in self._offered:
             raise gr.Error(strings.NO_TASK, print_exception=False)
-        return self.shape_of(event.task, (gap_first, gap_last))
+        spec = card_of(model).spec
+        # What the user chose stays; the advice for one task gives way to the advice for the next.
+        own = spec.guidance_for(event.task) if guidance == spec.guidance_for(before) else gr.skip()  # type: ignore[arg-type]
+        return [own, *self.shape_of(event.task, (gap_first, gap_last))]
 
     def _rebuild(self, *values: Any) -> list[Any]:
         """The task's timeline from what was given; what is wrong with that is told at its control."""
@@ -310,14 +322,14 @@ class Form:
         look = {"target": where, "at": next(PRESSES)}
         return [look, *self._say(choices, timeline, found)]
 
-    def _model_changed(self, model: str) -> list[Any]:
+    def _model_changed(self, model: str, task: str) -> list[Any]:
         card = card_of(model)
         spec = card.spec
         return [
             gr.update(info=card.summary),
             _length_of(card, spec.num_frames),
             spec.steps,
-            spec.guidance,
+            spec.guidance_for(get_task(task).name),
         ]
 
     # --- recipes into the form ---------------------------------------------------------------------------------------
