@@ -81,8 +81,6 @@ SWEEP_ALL = "All together"
 SWEEP_SHEET = "Contact sheet"
 SWEEP_CHOOSE = "That is all of the sweep: choose one of its videos first."
 SWEEP_NO_PRESET = "There is no preset called {name}: write titles from All presets, with commas between them."
-    "There is no preset called {name}: write titles as they are under All presets, with commas between them."
-)
 SWEEP_NO_KEYFRAME = "There is no keyframe {number} to vary: the timeline has {count}."
 SWEEP_TOO_MANY = "{count} videos are too many for a sweep: {most} are the most."
 SWEEP_OUTSIDE = "{value} cannot be a value of {what}: write values such as {example}."
@@ -130,12 +128,12 @@ ABSENT = "not on this machine"
 HELP = """
 ## In a minute
 
-1. Choose a task above, give what it asks for, and press **Generate**. The chips under the prompt are examples: one click
-   fills the form and runs.
+1. Choose a task above, give what it asks for, and press **Generate**. The chips under the prompt are examples: one
+   click fills the form and runs.
 2. The **timeline** shows what the model will get: your pictures and clips in their slots, and above them the noise.
    Move them, trim them, drag the handles, or choose a slot to add something.
-3. Every video keeps its recipe: click one in **This visit** to see it again, **Use these settings** to go on from there,
-   **Extend** or **Loop** to make more of it.
+3. Every video keeps its recipe: click one in **This visit** to see it again, **Use these settings** to go on from
+   there, **Extend** or **Loop** to make more of it.
 
 ## Which noise, and where
 
@@ -146,8 +144,8 @@ HELP = """
 | 0.7 | only its composition |
 | 1 | nothing: the slot is free |
 
-The shaded range on the curve is what is advised for the task. Leave at least two free slots between clean keyframes. For
-a clip that goes on, clean slots continue most exactly; a ramp such as 0.1, 0.2, 0.3, 0.4 lets something new begin.
+The shaded range on the curve is what is advised for the task. Leave at least two free slots between clean keyframes.
+For a clip that goes on, clean slots continue most exactly; a ramp such as 0.1, 0.2, 0.3, 0.4 lets something new begin.
 
 ## The tasks
 
@@ -155,8 +153,8 @@ a clip that goes on, clean slots continue most exactly; a ramp such as 0.1, 0.2,
 - **Keyframes**: anything in any slot.
 - **Transition**: from the end of clip A to the start of clip B, through new frames or by crossing.
 - **Loop**: from words, around a picture, or a clip led back to its start.
-- **Extend**: forwards, backwards, both; longer than one run is made in runs that overlap. The bar above the timeline says
-  which frames are yours; they stay as they are.
+- **Extend**: forwards, backwards, both; longer than one run is made in runs that overlap. The bar above the timeline
+  says which frames are yours; they stay as they are.
 - **Complete**: say the first and the last frame of the gap.
 - **Restyle**: every slot from your clip. 0.5 keeps shapes and motion, 0.7 the composition.
 
@@ -164,8 +162,8 @@ a clip that goes on, clean slots continue most exactly; a ramp such as 0.1, 0.2,
 
 **Length** comes in steps, because the model thinks in slots: the first slot is one frame, each later one is several.
 **Seed** is the noise that a video starts from; keep it to change one thing at a time. **Steps** is how many times the
-noise is taken down. **Guidance** is how strictly the prompt is followed; too much makes colours harsh. A **sweep** shows
-what any of them does, side by side.
+noise is taken down. **Guidance** is how strictly the prompt is followed; too much makes colours harsh. A **sweep**
+shows what any of them does, side by side.
 
 ## What mini knows
 
