@@ -196,6 +196,8 @@ def faults(choices: Choices, timeline: Timeline) -> dict[str, str]:
     error = None if numbers else _refusal(choices, timeline)
     if error is None:
         return numbers
+    if not any(timeline.noise_multipliers()):
+        return {"timeline": str(error)}
     # What the task says of the files is nearer to the cause than what it then misses on the timeline.
     control, told_there = _blamed(choices)
     if told_there is not None:

@@ -68,3 +68,66 @@ def video_frames(page: Any, folder: Path) -> np.ndarray:
     file = folder / "shown.mp4"
     file.write_bytes(page.request.get(source).body())
     return media.read_frames(file)
+
+
+def type_number(page: Any, field: str, text: str) -> None:
+    """Type into a field for a number, as far as it has one, and go elsewhere."""
+    page.fill(f"#{field} input[type=number]", text)
+    page.keyboard.press("Tab")
+
+
+def said(page: Any, where: str, words: str) -> None:
+    """Wait until a part of the page says something."""
+    page.locator(f"{where} >> visible=true", has_text=words).first.wait_for()
+
+
+def messages(page: Any) -> list[list[str]]:
+    """What the page says is wrong: [[where, words], ...]. Notices of the editor are no mistakes."""
+    return page.evaluate(
+        "[...document.querySelectorAll('.note p, .te-warning, .te-alert, .toast-body, .validation-error')]"
+        ".filter(e => e.checkVisibility() && e.innerText.trim())"
+        ".map(e => [e.className, e.innerText.replace(/^Error\\s+×\\s+/, '').trim()])"
+    )
+
+
+def toasts(page: Any) -> list[str]:
+    """The words of the toasts that come, which are then closed."""
+    page.locator(".toast-body").first.wait_for()
+    page.wait_for_timeout(300)
+    words = [text for where, text in messages(page) if "toast" in where]
+    while page.locator(".toast-close").count():
+        page.locator(".toast-close").first.click()
+        page.wait_for_timeout(250)
+    return words
+
+
+def sweep_axis(page: Any, number: int, kind: str, values: str) -> None:
+    """Choose what a sweep varies; its fields must be open."""
+    field = page.locator(f"#sweep-kind-{number} input")
+    if field.input_value() != kind:
+        field.click()
+        page.get_by_role("option", name=kind, exact=True).click()
+        shown_now = page.locator(f"#sweep-keyframe-{number}")
+        shown_now.wait_for(state="visible" if kind == "Noise" else "hidden")
+        # The values of another kind are taken away.
+        page.wait_for_function(
+            f"document.querySelector('#sweep-values-{number}').querySelector('input, textarea').value === ''"
+        )
+    page.locator(f"#sweep-values-{number}").locator("input, textarea").fill(values)
+
+
+def run_sweep(page: Any) -> list[str]:
+    """Run a sweep and wait for the grid of all; what its cells are called."""
+    before = shown(page)
+    page.click("#sweep-run")
+    page.wait_for_function(
+        "before => { const v = document.querySelector('#player video'); return v && v.currentSrc !== before && "
+        "document.querySelectorAll('.cell').length > 0 && !document.querySelector('#cancel')?.checkVisibility() }",
+        arg=before,
+    )
+    return page.locator(".cell").all_inner_texts()
+
+
+def runs(server: Any) -> set[str]:
+    """The folders of all runs that were ever enqueued."""
+    return {path.name for path in server.data.glob("runs/*")}
