@@ -78,7 +78,7 @@ async function replaceFile(id, file) {
   const source = await bring(file, value.keyframes.find(k => k.id === id)?.slot);
   const old = value.keyframes.find(k => k.id === id);
   if (!source || !old) return;
-  const wide = { ...old, ...source, start: 0, span: source.kind === 'image' ? 1 : old.span };
+  const wide = { ...old, ...source, start: 0, begin: 0, end: null, span: source.kind === 'image' ? 1 : old.span };
   const span = Math.min(wide.span, longestSpan(value.grid, wide, old.slot));
   if (span < 1) { complain(say('too_short', { ...source, stride: value.grid.temporal_stride })); return; }
   change(replaced(value, { ...wide, span, noise: resized(old.noise, span) }));
@@ -243,7 +243,8 @@ const isUnit = x => typeof x === 'number' && x >= 0 && x <= 1;
 const isCount = (x, least) => Number.isInteger(x) && x >= least;
 
 function isEntry(k) {
-  return k && isCount(k.slot, 0) && isCount(k.span, 1) && isCount(k.start ?? 0, 0) && ['image', 'clip'].includes(k.kind)
+  return k && isCount(k.slot, 0) && isCount(k.span, 1) && isCount(k.start ?? 0, 0) && isCount(k.begin ?? 0, 0)
+    && isCount(k.end ?? 1, 1) && ['image', 'clip'].includes(k.kind)
     && ['crop', 'pad'].includes(k.fit) && typeof k.file === 'string' && typeof k.name === 'string'
     && Array.isArray(k.noise) && k.noise.length === k.span && k.noise.every(isUnit)
     && Array.isArray(k.focus) && k.focus.length === 2 && k.focus.every(isUnit);
@@ -253,8 +254,8 @@ async function readEntry(next, entry, count, files, name) {
   const wrong = new Unusable(say('bad_entry', { count, name }));
   if (!isEntry(entry)) throw wrong;
   const source = await savedSource(entry, files, name);
-  const { slot, span, noise, start = 0, fit, focus } = entry;
-  const k = { id: newId(), slot, span, noise, start, fit, focus, ...source };
+  const { slot, span, noise, start = 0, begin = 0, end = null, fit, focus } = entry;
+  const k = { id: newId(), slot, span, noise, start, begin, end, fit, focus, ...source };
   const fits = k.kind === entry.kind && endOf(k) <= slotsOf(next.grid) && longestSpan(next.grid, k, slot) >= span;
   if (!fits || !isFree(takenSlots(next), k)) throw wrong;
   return k;

@@ -162,7 +162,8 @@ function multipliers(value) {
 /** What two values have in common decides whether one is news: ids, addresses and thumbnails do not count. */
 const essence = value => value && JSON.stringify([
   value.grid.num_frames, value.grid.temporal_stride, value.grid.fps, value.width, value.height,
-  inTime(value.keyframes).map(k => [k.slot, k.span, k.noise, k.kind, k.start, k.fit, k.focus, k.file.path]),
+  inTime(value.keyframes).map(k => [k.slot, k.span, k.noise, k.kind, k.start, k.begin ?? 0, k.end ?? null, k.fit, k.focus,
+    k.file.path]),
 ]);
 
 let idsMade = 0;
