@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 from gradio import processing_utils, utils
 from gradio.data_classes import FileData
+from numpy.typing import NDArray
 
 from pusa_app.events import Progress
 from pusa_app.jobs import Job
@@ -70,18 +72,22 @@ def is_uploaded(path: str) -> bool:
 
 
 def picture_of(path: Path, side: int) -> str | None:
-    """A small JPEG of a picture as a data URL; None when it cannot be read. A data URL needs no file in a cache."""
-    from PIL import Image
-
+    """A small JPEG of a picture as a data URL; None when it cannot be read."""
     from pusa_app.errors import MediaError
     from pusa_app.media import load_image
 
     try:
-        image = Image.fromarray(load_image(path, side, side))
+        return data_url(load_image(path, side, side))
     except MediaError:
         return None
+
+
+def data_url(pixels: NDArray[np.uint8]) -> str:
+    """uint8 (height, width, 3) as a JPEG in a data URL, which needs no file in a cache."""
+    from PIL import Image
+
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=82)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from pusa_app.errors import RecipeError
+from pusa_app.errors import MediaError, RecipeError
 from pusa_app.models import ModelCard
 from pusa_app.presets import Preset, find_preset, preset_axis
 from pusa_app.studio import Studio
@@ -18,9 +19,10 @@ from pusa_app.timeline import MAX_CELLS, MAX_SEED, MAX_STEPS, Recipe, Sweep, new
 from pusa_app.ui import strings
 from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.numbers import Number
-from pusa_app.ui.player import picture_of
+from pusa_app.ui.player import data_url
 
 MAX_TEXT = 2000
+POSTER = 120  # pixels, of a cell
 MOST_IN_RANGE = 1000
 REACH = {"noise": (0, 1), "seed": (0, MAX_SEED), "steps": (1, MAX_STEPS), "guidance": (0, 100)}
 
@@ -131,20 +133,21 @@ def cells_value(studio: Studio, job: Any, chosen: int) -> dict[str, Any]:
 
 
 def _poster(clip: Path) -> str | None:
-    from pusa_app.errors import MediaError
-    from pusa_app.media import check_clip, load_clip, save_poster
-    from pusa_app.ui.player import publish_bytes
-
-    poster = clip.with_suffix(".jpg")
-    if poster.is_file():
-        return picture_of(poster, side=120)
+    """The frame in the middle of a cell, small."""
     try:
-        info = check_clip(clip)
-        middle = info.num_frames // 2
-        frame = load_clip(clip, info.width, info.height, fps=info.fps, start=middle, num_frames=1)[0]
-        return picture_of(Path(publish_bytes(lambda file: save_poster(frame, file), "cell.jpg")), side=120)
-    except MediaError:
+        return _poster_of(clip, clip.stat().st_mtime_ns)
+    except (MediaError, OSError):
         return None
+
+
+@functools.lru_cache(maxsize=4 * MAX_CELLS)
+def _poster_of(clip: Path, changed: int) -> str:
+    """Kept while the file is the same, since all cells are shown anew whenever one is chosen."""
+    from pusa_app.media import check_clip, load_clip
+
+    info = check_clip(clip)
+    middle = info.num_frames // 2
+    return data_url(load_clip(clip, POSTER, POSTER, fps=info.fps, start=middle, num_frames=1)[0])
 
 
 def _numbers(item: str, kind: str) -> list[float | int]:

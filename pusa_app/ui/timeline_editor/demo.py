@@ -12,10 +12,9 @@ import gradio as gr
 import numpy as np
 
 from pusa_app.timeline import ClipSource, FrameGrid, ImageSource, Keyframe, Timeline, frames_for_slots
-from pusa_app.ui.player import publish
+from pusa_app.ui.player import data_url, publish
 from pusa_app.ui.theme import look
 from pusa_app.ui.timeline_editor.editor import TimelineEditor
-from pusa_app.ui.timeline_editor.thumbs import data_url
 
 STRIDE, FPS, SIDE = 6, 12.0, 64
 CLIP_FRAMES = 30

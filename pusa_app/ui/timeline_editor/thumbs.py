@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import os
 from functools import lru_cache
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from pusa_app.errors import MediaError
-from pusa_app.ui.player import is_uploaded
+from pusa_app.ui.player import data_url, is_uploaded
 
 HEIGHT = 72  # of a thumbnail, in pixels
 WIDTHS = (36, 160)  # panoramas and banners are cropped to these
@@ -142,15 +140,6 @@ def _decode(path: str, width: int, fps: float, count: int, every: int) -> tuple[
 
 def _width(width: int, height: int) -> int:
     return min(max(round(HEIGHT * width / height), WIDTHS[0]), WIDTHS[1])
-
-
-def data_url(pixels: NDArray[np.uint8]) -> str:
-    """uint8 (height, width, 3) as a JPEG in a data URL, which needs no file in a cache."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _is_picture_name(path: str) -> bool:
