@@ -56,6 +56,8 @@ def add(studio: Studio) -> None:
                 made = _built(card, name, {k: _uploaded(f) for k, f in files.items() if f}, noise, frames, chosen)
             else:
                 made = to_timeline(EditorValue.model_validate(timeline))
+                if (made.grid.temporal_stride, made.grid.fps) != (card.spec.temporal_stride, card.spec.fps):
+                    raise RecipeError(strings.OTHER_GRID.format(model=card.id))
             if get_task(name).needs_prompt and not prompt.strip():
                 raise RecipeError(strings.PROMPT_MISSING)
             recipe = new_recipe(

@@ -100,6 +100,7 @@ CANCELLED_DETAIL = "Nothing was saved."
 FAILED_TITLE = "This did not work"
 INTERRUPTED_TITLE = "Interrupted"
 NOT_UPLOADED = "Files must be uploaded."
+OTHER_GRID = "This timeline has not the frames per slot or the frame rate of {model}: it was made for another model."
 GONE = "That video is no longer here."
 
 STATES = {
