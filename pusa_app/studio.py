@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pusa_app import testing, worker
-from pusa_app.errors import ModelError, RecipeError, UserError
+from pusa_app.errors import MediaError, ModelError, RecipeError, UserError
 from pusa_app.events import Event, Preview, Progress
 from pusa_app.jobs import EventLog, Job, JobStore, MemoryStore, Supervisor, new_id
 from pusa_app.models import ModelCard, get_card, list_cards
@@ -160,6 +160,9 @@ def check_sweep(sweep: Sweep, max_steps: int = MAX_STEPS) -> ModelCard:
     from pusa_app.sweep import grid_of
 
     grid_of(sweep)
+    for path in sweep.paths:
+        if not Path(path).is_file():
+            raise MediaError(f"{Path(path).name} is no longer there: add it again.")
     card, seen = card_of(sweep.recipe.model), set()
     for labels, recipe in sweep.cells():
         # Cells that differ in their seed have the same files, and looking at a file takes its time.

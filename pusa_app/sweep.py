@@ -92,7 +92,10 @@ def render_sweep(
             writer.write(frame)
             count += 1
             run.tell(Progress("writing", count, run.most_frames))
-    media.save_poster(_sheet(sweep, cells), sheet_of(out))
+    try:
+        media.save_poster(_sheet(sweep, cells), sheet_of(out))
+    except MediaError:  # its lack is no reason to lose the videos
+        (log or logging.getLogger(__name__)).exception("contact sheet of %s", out.name)
     return SweepResult(out, sheet_of(out), tuple(results), count, run.seconds)
 
 

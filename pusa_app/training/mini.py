@@ -32,7 +32,14 @@ from pusa_app.training.vae import LATENT_CHANNELS, make_vae, train_vae
 FPS = 12.0
 SHIFT = 2.0
 # Where clips or pictures at the end say where to go, strong guidance makes the arrival jump (`bench tasks`).
-TASK_GUIDANCE: dict[TaskName, float] = {"start-end": 2.0, "transition": 1.5, "loop": 1.5, "complete": 1.5}
+TASK_GUIDANCE: dict[TaskName, float] = {
+    "start-end": 2.0,
+    "keyframes": 2.0,
+    "transition": 1.5,
+    "loop": 1.5,
+    "extend": 1.5,
+    "complete": 1.5,
+}
 SHARD_SIZE = "9MB"
 VAE_BUDGET = Budget(samples=9_000, learning_rate=7e-4, warmup=200, decay_from=0.3)
 TRANSFORMER_BUDGET = Budget(samples=240_000, learning_rate=1e-3, warmup=5_000, decay_from=0.4)

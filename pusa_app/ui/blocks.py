@@ -190,9 +190,10 @@ class _Create:
 
     def _choose_cell(self, mark: str, job_id: str, request: gr.Request, event: gr.EventData) -> list[Any]:
         """One cell of a sweep comes into the player, or the grid of all."""
-        job, cell = self._mine(mark, job_id, request), int(event.cell)
-        if not WHOLE <= cell < len(self._studio.cells(job)):
+        job, cell = self._mine(mark, job_id, request), event.cell
+        if not isinstance(cell, int) or not WHOLE <= cell < len(self._studio.cells(job)):
             raise gr.Error(strings.GONE, print_exception=False)
+        self._video(job, cell)
         return self._show(job, _owner(mark, request), cell)
 
     def _poll(self, mark: str, job_id: str, request: gr.Request) -> list[Any]:
@@ -246,7 +247,8 @@ class _Create:
         return self._show(job, owner)
 
     def _reuse(self, mark: str, job_id: str, cell: int, request: gr.Request) -> list[Any]:
-        return self._filled(self._recipe(self._mine(mark, job_id, request), cell))
+        with told_to_user():
+            return self._filled(self._recipe(self._mine(mark, job_id, request), cell))
 
     def _going_on(self, task: str) -> Callable[..., list[Any]]:
         """The clip in the player becomes the clip of another task, with the same words."""

@@ -102,7 +102,8 @@ def stage_value(studio: Studio, job: Job) -> dict[str, Any]:
     if job.state == "interrupted":
         return {"state": "failed", "title": strings.INTERRUPTED_TITLE, "detail": job.message}
     if job.state == "cancelled":
-        return {"state": "idle", "title": strings.CANCELLED_TITLE, "detail": strings.CANCELLED_DETAIL}
+        detail = strings.CANCELLED_DETAIL if studio.sweep(job) is None else strings.CANCELLED_SWEEP
+        return {"state": "idle", "title": strings.CANCELLED_TITLE, "detail": detail}
     if job.state == "queued":
         ahead = studio.ahead(job)
         detail = strings.NEXT if ahead == 0 else f"{ahead} {'video' if ahead == 1 else 'videos'} before this one."
