@@ -160,9 +160,6 @@ def check_sweep(sweep: Sweep, max_steps: int = MAX_STEPS) -> ModelCard:
     from pusa_app.sweep import grid_of
 
     grid_of(sweep)
-    for path in sweep.paths:
-        if not Path(path).is_file():
-            raise MediaError(f"{Path(path).name} is no longer there: add it again.")
     card, seen = card_of(sweep.recipe.model), set()
     for labels, recipe in sweep.cells():
         # Cells that differ in their seed have the same files, and looking at a file takes its time.
@@ -172,6 +169,9 @@ def check_sweep(sweep: Sweep, max_steps: int = MAX_STEPS) -> ModelCard:
         except UserError as error:
             raise type(error)(f"{', '.join(labels)}: {error}") from None
         seen.add(what)
+    for path in sweep.paths:  # files that every preset leaves out are copied all the same
+        if not Path(path).is_file():
+            raise MediaError(f"{Path(path).name} is no longer there: add it again.")
     return card
 
 
