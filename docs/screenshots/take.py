@@ -1,4 +1,4 @@
-"""The screenshots of the docs, from a running app with mini: python docs/screenshots/take.py [TASK|presets|sweep ...]"""
+"""The screenshots of the docs, from a running app with mini: python docs/screenshots/take.py [TASK|presets|sweep]"""
 
 from __future__ import annotations
 
