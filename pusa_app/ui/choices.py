@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pusa_app.errors import UserError
 from pusa_app.models import ModelCard
@@ -31,8 +31,24 @@ from pusa_app.ui import strings
 
 LEAST_SLOTS = 3  # where something is made between two ends
 MAX_SEED = 2**53 - 1  # a browser's numbers are exact to here
-# Options by the controls that hold them, where one of them alone may be what cannot be.
-CONTROLS = {"frames": "more", "result": "result", "direction": "direction", "closing": "closing"}
+# Options of which one alone may be what cannot be: the field that holds it, and the control where that is told. A clip
+# that is too short for a direction is a matter of the clip.
+BLAMED = {"frames": ("more", "more"), "result": ("result", "result"), "direction": ("direction", "clip")}
+
+
+class Basis(NamedTuple):
+    """What a timeline follows from. sources: the task, its files and the options that say where their frames go."""
+
+    sources: tuple[Any, ...]
+    frames: float | None
+    model: str
+
+    @classmethod
+    def of(
+        cls, task: str, files: tuple[str | None, ...] = (None,) * 4, *places: Any, frames: float | None, model: str
+    ) -> Basis:
+        # A file in the cache is known by its name and the folder, which is named after its content.
+        return cls((task, *(path and Path(path).parts[-2:] for path in files), *places), frames, model)
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,13 @@ class Choices:
     def card(self) -> ModelCard:
         return card_of(self.model)
 
+    @property
+    def basis(self) -> Basis:
+        files, options = (self.image, self.end, self.clip, self.clip_b), get_task(self.task).options
+        places = {"style": self.style, "direction": self.direction, "gap": self._gap()}
+        used = (value for option, value in places.items() if option in options)
+        return Basis.of(self.task, files, *used, frames=self.frames, model=self.model)
+
     def blank(self) -> Timeline:
         """A timeline of the wanted length without keyframes."""
         spec = self.card.spec
@@ -88,8 +111,8 @@ class Choices:
         return build(Options, {name: value for name, value in values.items() if name in used}, what="choices")
 
     def given(self) -> Mapping[str, Given]:
-        """The uploads that the task asks for and that are there. Raises MediaError when a clip cannot be read."""
-        return self._uploads({ask.name: ask.kind for ask in get_task(self.task).asks})
+        """The uploads that the task asks for and that are there. Raises MediaError when one cannot be read."""
+        return self.uploads({ask.name: ask.kind for ask in get_task(self.task).asks})
 
     def built(self) -> Timeline:
         """What the task makes of the uploads: as much of it as is there. Raises RecipeError or MediaError."""
@@ -125,7 +148,7 @@ class Choices:
         """What a preset makes of the files, words and seed of the form. Raises RecipeError or MediaError."""
         spec = self.card.spec
         plain = self.recipe()
-        given = {**given_of(plain), **self._uploads(preset.roles)}
+        given = {**given_of(plain), **self.uploads(preset.roles)}
         length = preset.settings.num_frames(spec) if preset.settings.length else plain.timeline.grid.num_frames
         filled = preset.fill(spec.timeline(length), given, spec.noise, self._gap())
         wanted = {name: value for name, value in filled.settings if value is not None and name != "length"}
@@ -154,14 +177,22 @@ class Choices:
             color_match=self.color_match,
         )
 
-    def _uploads(self, kinds: Mapping[str, str]) -> dict[str, Given]:
+    def uploads(self, kinds: Mapping[str, str]) -> dict[str, Given]:
         """Uploads by the names under which they are given; `kinds` says which of them are wanted, and what they are."""
         found = {}
         for name, kind in kinds.items():
             path = getattr(self, name, None)
             if path is not None:
-                found[name] = Given(path=path) if kind == "image" else given_clip(path, self.card.spec.fps)
+                found[name] = self._given(path, kind)
         return found
+
+    def _given(self, path: str, kind: str) -> Given:
+        from pusa_app.media import check_image
+
+        if kind == "clip":
+            return given_clip(path, self.card.spec.fps)
+        check_image(path)
+        return Given(path=path)
 
     def _gap(self) -> tuple[int, int] | None:
         if self.gap_first is None or self.gap_last is None:
@@ -233,12 +264,10 @@ def _blamed(choices: Choices) -> tuple[str, UserError | None]:
     except UserError as error:
         problem = error
     for ask in get_task(choices.task).asks:
-        path = getattr(choices, ask.name)
-        if path is not None and ask.kind == "clip":
-            try:
-                given_clip(path, choices.card.spec.fps)
-            except UserError as error:
-                return ask.name, error
+        try:
+            choices.uploads({ask.name: ask.kind})
+        except UserError as error:
+            return ask.name, error
     if choices.task == "complete":
         return "gap_last", problem
     blank = choices.blank().grid
@@ -260,11 +289,11 @@ def _building(choices: Choices) -> UserError | None:
 def _option_to_blame(choices: Choices, trouble: Callable[[Choices], UserError | None]) -> str | None:
     """The control of the option without which there would be no trouble."""
     plain = Options()
-    for option, control in CONTROLS.items():
+    for option, (field, control) in BLAMED.items():
         default = getattr(plain, option)
-        if option not in get_task(choices.task).options or getattr(choices, control) in (default, None):
+        if option not in get_task(choices.task).options or getattr(choices, field) in (default, None):
             continue
-        if trouble(replace(choices, **{control: default})) is None:
+        if trouble(replace(choices, **{field: default})) is None:
             return control
     return None
 
@@ -317,4 +346,4 @@ def _piece(piece: Piece, timeline: Timeline) -> dict[str, Any]:
     return {"kind": "kept", "frames": stop - piece.start, "title": f"{name}, untouched"}
 
 
-__all__ = ["MAX_SEED", "NAMES", "Choices", "asked_of", "faults", "missing", "told"]
+__all__ = ["MAX_SEED", "NAMES", "Basis", "Choices", "asked_of", "faults", "missing", "told"]

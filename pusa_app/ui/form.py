@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pusa_app.models import ModelCard
 from pusa_app.studio import Studio, card_of, cards, default_card
 from pusa_app.timeline import TASKS, Options, Recipe, Timeline, get_task
 from pusa_app.ui import strings
-from pusa_app.ui.choices import MAX_SEED, NAMES, Choices, asked_of, faults, missing, told
+from pusa_app.ui.choices import MAX_SEED, NAMES, Basis, Choices, asked_of, faults, missing, told
 from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.gallery import gallery_value, make_gallery
 from pusa_app.ui.numbers import Number, Slider
@@ -30,7 +31,7 @@ MAX_PROMPT = 2000
 UPLOADS = {"image": "image", "end": "image", "clip": "clip", "clip_b": "clip"}
 OPTIONS = ("style", "direction", "gap_first", "gap_last", "more", "closing", "result")
 ID_OF_NOTE = {"frames": "length", **dict.fromkeys(OPTIONS, "options")}
-PRESSES = itertools.count()  # a target to look at is news each time
+COUNT = itertools.count(1)  # of what must be news each time
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -49,6 +50,8 @@ class Form:
 
     def build_tabs(self) -> None:
         self.task = gr.State(next(iter(TASKS)))
+        empty = Basis.of(self.task.value, frames=self._first.spec.num_frames, model=self._first.id)
+        self.followed = gr.State(empty)  # what the timeline in the editor follows from
         self._offered = [name for name in TASKS if name in self._first.tasks]
         self.tabs = Drawn(self._tabs_value(self.task.value), script=HERE / "tasks.js", elem_id="tasks")
 
@@ -208,30 +211,27 @@ class Form:
     def wire(self) -> None:
         """What the form does by itself."""
         self.dice.click(lambda: (new_seed(), False), outputs=[self.seed, self.random], **QUIET)
-        heard: dict[str, Any] = {"inputs": self.inputs, "outputs": [self.length, *self.said], **QUIET}
-        rebuild: dict[str, Any] = {"fn": self._rebuild, **heard}
+        # One event follows whatever changes: of several, an earlier one could come back later than the last.
+        asked = gr.State(0)
+        ask: dict[str, Any] = {"fn": lambda: next(COUNT), "outputs": asked, **QUIET}
         choice = [self.task, self.model, self.guidance, self.gap_first, self.gap_last]
-        self.tabs.select(self._choose_task, choice, [self.guidance, *self.shape], **QUIET).then(**rebuild)
+        self.tabs.select(self._choose_task, choice, [self.guidance, *self.shape], **QUIET).then(**ask)
         for field in self.fields.values():
-            seen = field.file.upload(field.look, field.file, [field.file, field.note], **QUIET)
-            seen.then(**rebuild)
-            field.file.clear(no_note, None, field.note, **QUIET).then(**rebuild)
-        # `input` and not `change`: a recipe that fills the form brings its own timeline.
-        gr.on(
-            [self.style.input, self.direction.input, self.gap_first.input, self.gap_last.input],
-            trigger_mode="always_last",
-            **rebuild,
-        )
-        gr.on(
-            [self.timeline.input, self.more.input, self.result.input, self.closing.input],
-            self._tell,
-            trigger_mode="always_last",
-            **heard,
-        )
-        self.length.change(self._resize, trigger_mode="always_last", **heard)
+            field.file.upload(field.look, field.file, [field.file, field.note], **QUIET).then(**ask)
+            field.file.clear(no_note, None, field.note, **QUIET).then(**ask)
         self.model.input(
             self._model_changed, [self.model, self.task], [self.model, self.length, self.steps, self.guidance], **QUIET
-        ).then(self._resize, **heard)
+        ).then(**ask)
+        options = [self.style, self.direction, self.gap_first, self.gap_last, self.more, self.closing, self.result]
+        gr.on(
+            # An option that a recipe fills in is no news: it brings its own timeline.
+            [asked.change, self.length.change, self.timeline.input, *(option.input for option in options)],
+            self._follow,
+            [self.followed, *self.inputs],
+            [self.followed, self.length, *self.said],
+            trigger_mode="always_last",
+            **QUIET,
+        )
 
     def gallery_of(self, folder: Path) -> dict[str, Any]:
         """The gallery's value with the presets of a user's folder."""
@@ -253,34 +253,40 @@ class Form:
         own = spec.guidance_for(event.task) if guidance == spec.guidance_for(before) else gr.skip()  # type: ignore[arg-type]
         return [own, *self.shape_of(event.task, (gap_first, gap_last))]
 
-    def _rebuild(self, *values: Any) -> list[Any]:
-        """The task's timeline from what was given; what is wrong with that is told at its control."""
+    def _follow(self, before: Basis, *values: Any) -> list[Any]:
+        """Something was chosen or edited: the timeline that follows from it, and what is to be said."""
         choices = Choices(*values)
+        if choices.basis.sources != before.sources:
+            said = self._rebuilt(choices)
+        elif choices.basis != before:
+            said = self._resized(choices)
+        else:
+            # The timeline is the user's, and the length too if he undid one.
+            timeline = choices.timeline or choices.blank()
+            if timeline.grid.num_frames != choices.frames:
+                choices = replace(choices, frames=timeline.grid.num_frames)
+                length = gr.update(value=choices.frames, info=length_info(choices.card, choices.frames))
+                return [choices.basis, length, *self._say(choices, timeline)]
+            said = self._say(choices, timeline)
+        return [choices.basis, gr.update(info=length_info(choices.card, choices.frames)), *said]
+
+    def _rebuilt(self, choices: Choices) -> list[Any]:
+        """The task's timeline from what was given; what is wrong with that is told at its control."""
         try:
             # The task keyframes builds nothing: it goes on with what is there.
             timeline = choices.current()[0] if choices.task == "keyframes" else choices.built()
         except UserError:
             timeline = choices.blank()
-        return [gr.skip(), *self._say(choices, timeline, value=timeline, notice="")]
+        return self._say(choices, timeline, value=timeline, notice="")
 
-    def _tell(self, *values: Any) -> list[Any]:
-        """The user edited: the timeline is his, only what is said of it changes, and the length if he undid one."""
-        choices = Choices(*values)
-        timeline = choices.timeline or choices.blank()
-        frames = timeline.grid.num_frames
-        length = gr.skip() if frames == choices.frames else frames
-        return [length, *self._say(choices, timeline, notice="")]
-
-    def _resize(self, *values: Any) -> list[Any]:
+    def _resized(self, choices: Choices) -> list[Any]:
         """Another length or model: keyframes move along, and it is said which."""
-        choices = Choices(*values)
-        info = gr.update(info=length_info(choices.card, choices.frames))
         timeline, notes = choices.current()
-        if choices.timeline is not None and timeline == choices.timeline:
-            return [info, *(gr.skip() for _ in self.said)]
+        if timeline == choices.timeline:
+            return self._say(choices, timeline)
         if choices.made_by_task:
-            return [info, *self._rebuild(*values)[1:]]
-        return [info, *self._say(choices, timeline, value=timeline, notice=" ".join(notes))]
+            return self._rebuilt(choices)
+        return self._say(choices, timeline, value=timeline, notice=" ".join(notes))
 
     @property
     def said(self) -> list[Any]:
@@ -319,7 +325,7 @@ class Form:
             return None
         control = next(iter(found))
         where = "#timeline-editor" if control == "timeline" else f"#{ID_OF_NOTE.get(control, control)}-note"
-        look = {"target": where, "at": next(PRESSES)}
+        look = {"target": where, "at": next(COUNT)}
         return [look, *self._say(choices, timeline, found)]
 
     def _model_changed(self, model: str, task: str) -> list[Any]:
@@ -357,6 +363,7 @@ class Form:
             self.guidance,
             self.color_match,
             self.model,
+            self.followed,
         ]
 
     def fill(self, recipe: Recipe) -> list[Any]:
@@ -388,6 +395,7 @@ class Form:
             recipe.guidance,
             recipe.color_match,
             gr.update(value=recipe.model, info=choices.card.summary),
+            choices.basis,
         ]
 
     def _choices_of(self, recipe: Recipe) -> Choices:

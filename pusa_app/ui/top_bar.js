@@ -10,3 +10,9 @@ element.querySelector('.top-theme').addEventListener('click', () => {
   apply(next);
   write(next);
 });
+
+// A clip that a browser cannot play may be one that the program reads: whether a file is sound, the program says, and
+// not a toast of the upload field.
+document.addEventListener('error', event => {
+  if (event.target instanceof HTMLVideoElement && event.target.closest('#uploads')) event.stopImmediatePropagation();
+}, { capture: true });
