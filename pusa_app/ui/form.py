@@ -277,7 +277,9 @@ class Form:
             timeline = choices.current()[0] if choices.task == "keyframes" else choices.built()
         except UserError:
             timeline = choices.blank()
-        return self._say(choices, timeline, value=timeline, notice="")
+        # What is there already is not sent again: it would undo what the user does meanwhile.
+        news = {} if timeline == choices.timeline else {"value": timeline, "notice": ""}
+        return self._say(choices, timeline, **news)
 
     def _resized(self, choices: Choices) -> list[Any]:
         """Another length or model: keyframes move along, and it is said which."""
