@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,14 @@ def messages(page: Any) -> list[list[str]]:
         ".filter(e => e.checkVisibility() && e.innerText.trim())"
         ".map(e => [e.className, e.innerText.replace(/^Error\\s+×\\s+/, '').trim()])"
     )
+
+
+def quiet(page: Any) -> None:
+    """Wait until nothing is said to be wrong."""
+    deadline = time.monotonic() + 60
+    while found := messages(page):
+        assert time.monotonic() < deadline, found
+        page.wait_for_timeout(50)
 
 
 def toasts(page: Any) -> list[str]:

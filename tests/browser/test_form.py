@@ -20,6 +20,7 @@ from tests.browser.pages import (
     keyframes,
     messages,
     new_video,
+    quiet,
     run_sweep,
     runs,
     said,
@@ -48,8 +49,9 @@ def visitor(visit: Callable[..., Any], server: Server) -> Iterator[Callable[...,
     trouble: list[str] = []
 
     def listen(message: Any) -> None:
-        # What a validator refuses is an answer of 422, which browsers write down.
-        if message.type == "error" and "422" not in message.text:
+        # Browsers write down answers of 422 (what a validator refuses) and 416 (an empty clip), and requests that end
+        # with their page.
+        if message.type == "error" and not re.search("422|416|AbortError|Connection errored", message.text):
             trouble.append(f"{message.text} {message.location}")
 
     def refuse(dialog: Any) -> None:
@@ -106,6 +108,14 @@ def test_tabs_keep_what_was_entered(visitor: Callable[..., Any], files: Path) ->
         values = [page.input_value(f"#{name} input[type=number]") for name in ("seed", "length", "steps")]
         assert values == ["77", "25", "5"] and page.input_value("#prompt textarea") == "a thing moves"
         assert not messages(page)
+
+    # What is edited first of all stays.
+    fresh = visitor()
+    with fresh.expect_file_chooser() as chooser:
+        fresh.click(".te-do-add")
+    chooser.value.set_files(str(files / "red.png"))
+    said(fresh, "#timeline-editor", "take the keyframes out")
+    keyframes(fresh, 1)
 
     # What a task builds takes the place of the timeline; the editor can undo that.
     choose(page, "Image to video")
@@ -344,7 +354,6 @@ def test_what_was_made_goes_on(visitor: Callable[..., Any], files: Path, tmp_pat
 BAD_FILES = (
     ("Image to video", "image", "empty.png", "empty.png is empty"),
     ("Image to video", "image", "text.png", "text.png is not a picture"),
-    ("Image to video", "image", "clip.mp4", "clip.mp4 is not a picture"),
     ("Extend", "clip", "empty.mp4", "empty.mp4 is empty"),
     ("Extend", "clip", "text.mp4", "text.mp4 is"),
     ("Extend", "clip", "none.avi", "none.avi"),
@@ -391,7 +400,7 @@ def test_bad_choices(server: Server, visitor: Callable[..., Any], shot: Callable
 
     def missing(where: str, words: str) -> None:
         """Said when Generate is pressed."""
-        assert not messages(page), messages(page)
+        quiet(page)
         generate(page)
         page.locator(where, has_text=words).wait_for()
         assert len(messages(page)) == 1 and runs(server) == before
