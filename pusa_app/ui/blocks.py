@@ -21,7 +21,7 @@ from pusa_app.presets import delete_preset, find_preset, preset_from, save_prese
 from pusa_app.studio import Studio, card_of, cards, default_card
 from pusa_app.timeline import Recipe, Timeline, get_task
 from pusa_app.ui import api, strings
-from pusa_app.ui.choices import NAMES, Choices, told
+from pusa_app.ui.choices import NAMES, Choices, faults, told
 from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.form import Form, new_seed, verdicts
 from pusa_app.ui.gallery import folder_of
@@ -363,7 +363,7 @@ def _placed(values: tuple[Any, ...], place: Callable[[Timeline], Timeline]) -> d
         timeline = place(choices.current()[0])
     except UserError as error:
         return gr.update(notice=str(error))
-    return gr.update(value=timeline, notice="", **told(choices, timeline))
+    return gr.update(value=timeline, notice="", **told(choices, timeline, faults(choices, timeline).get("timeline")))
 
 
 def _named(values: tuple[Any, ...]) -> list[tuple[str, Any]]:

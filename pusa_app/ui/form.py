@@ -99,13 +99,13 @@ class Form:
                 visible=False,
                 elem_id="more",
             )
+            self.options_note = make_note("options")
             self.closing = Slider(
                 0, 1, 0.0, step=0.05, label=strings.CLOSING, info=strings.CLOSING_HELP, visible=False, elem_id="closing"
             )
             self.result = gr.Radio(
                 strings.RESULTS, value="joined", label=strings.RESULT, visible=False, elem_id="result"
             )
-            self.options_note = make_note("options")
 
     def _build_length(self, card: ModelCard) -> None:
         spec = card.spec
