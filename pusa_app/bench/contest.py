@@ -221,11 +221,19 @@ class Bench:
         return contest
 
     def rebuilt(self, frames: np.ndarray) -> np.ndarray:
-        """Frames through the VAE and back; the last one is repeated up to a length that it takes."""
-        stride, backbone = self.card.spec.temporal_stride, self._backbone
-        padding = np.repeat(frames[-1:], -(len(frames) - 1) % stride, axis=0)
-        latents = backbone.encode_frames(np.concatenate((frames, padding)))
-        return np.concatenate(list(backbone.decode(latents)))[: len(frames)]
+        """Frames through the VAE and back, a long clip in pieces that overlap, as its parts are made."""
+        size, overlap = self.card.spec.num_frames, 2 * self.card.spec.temporal_stride + 1
+        result, start = self._through_vae(frames[:size]), 0
+        while len(result) < len(frames):
+            start += size - overlap
+            result = np.concatenate((result, self._through_vae(frames[start : start + size])[overlap:]))
+        return result
+
+    def _through_vae(self, frames: np.ndarray) -> np.ndarray:
+        """The last frame is repeated up to a length that the VAE takes."""
+        padding = np.repeat(frames[-1:], -(len(frames) - 1) % self.card.spec.temporal_stride, axis=0)
+        latents = self._backbone.encode_frames(np.concatenate((frames, padding)))
+        return np.concatenate(list(self._backbone.decode(latents)))[: len(frames)]
 
 
 def with_new(own: np.ndarray, frames: np.ndarray, new: range) -> np.ndarray:
@@ -242,5 +250,5 @@ def draw_specs(count: int, num_frames: int = NUM_FRAMES, motions: Sequence[str] 
 
 
 def share_of(clips: int, motions: Sequence[str]) -> int:
-    """How many clips have these motions where `clips` have all of them in turn; at least one of each."""
-    return max(1, clips // len(MOTIONS)) * len(motions)
+    """How many clips have these motions where `clips` have all of them in turn; at least one."""
+    return max(1, clips * len(motions) // len(MOTIONS))

@@ -103,6 +103,17 @@ def slope(there: View, back: View, frame: int, full: np.ndarray) -> float:
     return float(np.nan_to_num(apart) @ full / (2 * share * full @ full))
 
 
+def pace(view: View, frames: range) -> float:
+    """Mean jump from these frames to the next ones, as a share of that from the other frames of a loop.
+
+    0 is a loop that stands still there. From the last frame the next one is the first. NaN where nothing goes anywhere.
+    """
+    size = len(view.frames)
+    steps = np.array([jump(view, t, (t + 1) % size) for t in range(size)])
+    inside = np.isin(np.arange(size), frames)
+    return float(steps[inside].mean() / steps[~inside].mean()) if steps[~inside].sum() >= MOVES else math.nan
+
+
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
@@ -112,7 +123,7 @@ def levels(view: View, at: int, to: int | None = None) -> float:
 
 
 def seam(view: View) -> float:
-    """Difference of the last frame from the first, as a share of what neighbours differ by around there.
+    """Difference of the last frame from the first, as a share of what frames around there differ by from the next.
 
     1 is a loop that nobody sees, 0 a frame that stands twice, more than about 2 a jump.
     """

@@ -38,7 +38,7 @@ TEXTS: dict[str, str] = {
     "start-end": "First frame 0 to 0.3; last frame 0.3 to 0.7, so that the motion can arrive in it.",
     "keyframes": "0 is this exact frame, 0.2 to 0.4 this frame with natural motion, 0.7 only its composition.",
     "transition": "Clip A's last slots 0 to 0.3, clip B's first slots 0 to 0.8: the freer, the softer the change.",
-    "loop": "Both ends nearly clean, so that the seam cannot be seen.",
+    "loop": "Clips nearly clean. A picture: 0 to 0.3 at the start, 0.3 to 0.8 at the end, or the motion stops there.",
     "extend": "Clean slots go on most exactly; a ramp such as 0.1, 0.2, 0.3, 0.4 lets a new scene begin.",
     "complete": "Keep both sides of the gap clean; raise the noise beside it when the joint looks stiff.",
     "restyle": "0.5 keeps shapes and motion, 0.7 only the composition; above 0.85 little is left of the clip.",
@@ -78,7 +78,7 @@ def _range(task: str, keyframe: Keyframe, slot: int, timeline: Timeline) -> tupl
         at_end = keyframe.slots.stop == timeline.grid.num_slots and keyframe.slot > 0
         return (0.0, 0.8) if task == "transition" and at_end else (0.0, 0.4)
     if task == "loop":
-        return 0.0, 0.3
+        return (0.0, 0.3) if first else (0.3, 0.8)
     if first:
         return 0.0, 0.4
     return (0.3, 0.7) if last else (0.2, 0.7)

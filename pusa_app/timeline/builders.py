@@ -100,7 +100,7 @@ def loop(blank: Timeline, given: Mapping[str, Given], options: Options, noise: T
     if "image" in given:
         picture = given["image"]
         last = _last_slot(blank)
-        return blank.having(_picture(picture, 0, noise.start), _picture(picture, last, noise.end))
+        return blank.having(_picture(picture, 0, noise.start), _picture(picture, last, noise.closing))
     return blank
 
 

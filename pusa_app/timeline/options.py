@@ -19,7 +19,7 @@ class Options(BaseModel):
     None is what one run of the model makes. result: "joined" puts what was made and the untouched frames of its clips
     together, "made" gives only the new frames. style: `transition` through free slots (bridge), or from the frames of
     one clip into those of the other within one length (cross). gap: the frames of a clip that `complete` makes anew,
-    first and one past the last. closing: noise of the picture that ends a `loop` made from text.
+    first and one past the last. closing: noise of the frames that end a `loop` made from text.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,9 +41,10 @@ class Options(BaseModel):
 class TaskNoise(BaseModel):
     """The noise that a model advises for what a task places.
 
-    start, middle, end: pictures in the first slot, between, in the last one. before: the last slots of a clip that goes
-    on, in the order of time; after: the first slots of a clip that is led to; both repeat their first or last value
-    away from the joint. restyle: all slots of a clip. Their lengths say how many slots of a clip are used.
+    start, middle, end: pictures in the first slot, between, in the last one; closing: in the last one of a loop.
+    before: the last slots of a clip that goes on, in the order of time; after: the first slots of a clip that is led
+    to; both repeat their first or last value away from the joint. restyle: all slots of a clip. Their lengths say how
+    many slots of a clip are used.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +52,7 @@ class TaskNoise(BaseModel):
     start: Unit = 0.0
     middle: Unit = 0.3
     end: Unit = 0.3
+    closing: Unit = 0.3
     before: tuple[Unit, ...] = Field(default=(0.0, 0.0, 0.0), min_length=1, max_length=64)
     after: tuple[Unit, ...] = Field(default=(0.0, 0.0), min_length=1, max_length=64)
     restyle: Unit = 0.7

@@ -13,7 +13,7 @@ from pusa_app.timeline.plan import MAX_PARTS, Kept, Made, Piece, Plan
 from pusa_app.timeline.timeline import Keyframe, PartSource, Timeline
 
 Planner = Callable[[Timeline, Options], Plan]
-# Slots of a finished part that the next part of a long restyle, and the second part of a loop from text, go on from.
+# Slots of a finished part that the next part of a long restyle, and a loop from text on either side of its seam, take.
 OVERLAP = 2
 
 
@@ -63,8 +63,7 @@ def loop(timeline: Timeline, options: Options) -> Plan:
     """The last frame before the seam is followed by the first: no frame stands there twice.
 
     A clip goes on through the bridge to its own start. A picture at both ends gives one frame less than the timeline
-    has, since the last would be the first again. Words alone take two parts: a scene, and the same scene closed with
-    its own first frame.
+    has, since the last would be the first again. Words alone take two parts: a scene, and a loop around its middle.
     """
     before, after = _clip_at_start(timeline), _clip_at_end(timeline)
     if before is not None and after is not None and before is not after:
@@ -84,12 +83,20 @@ def loop(timeline: Timeline, options: Options) -> Plan:
         if _path(ends[0]) != _path(ends[last]):
             raise RecipeError("A loop ends where it starts: put the same picture into the first and the last slot.")
         return Plan(parts=(timeline,), pieces=(Made(part=0, start=0, stop=frames - 1),))
-    if any(k.slots.stop > last or k.slot < OVERLAP for k in timeline.keyframes):
+    overlap = min(OVERLAP, last // 2)
+    if any(k.slot < overlap or k.slots.stop > timeline.grid.num_slots - overlap for k in timeline.keyframes):
         raise RecipeError("A loop needs the same picture or clip at both ends of the timeline, or nothing at either.")
-    scene = Keyframe(slot=0, source=PartSource(part=0), span=min(OVERLAP, last - 1))
-    end = Keyframe(slot=last, source=PartSource(part=0, still=True), noise=options.closing)
-    closed = timeline.having(scene, *timeline.keyframes, end)
-    return Plan(parts=(timeline, closed), pieces=(Made(part=1, start=0, stop=frames - 1),))
+    return Plan(parts=_scene_and_loop(timeline, options, overlap), pieces=(Made(part=1, start=0, stop=frames - 1),))
+
+
+def _scene_and_loop(timeline: Timeline, options: Options, overlap: int) -> tuple[Timeline, Timeline]:
+    """A scene, and a loop that starts in the middle of it and ends with what came before, so that things move through
+    the seam as they did there. Both hold frame `seam` of the scene, the loop as its first frame and as its last."""
+    slots, seam = timeline.grid.num_slots, overlap * timeline.grid.temporal_stride
+    later = (k.model_copy(update={"slot": k.slot + overlap}) for k in timeline.keyframes)
+    start = Keyframe(slot=0, source=PartSource(part=0, start=seam), span=overlap)
+    end = Keyframe(slot=slots - overlap, source=PartSource(part=0, start=1), span=overlap, noise=options.closing)
+    return timeline.having(*later), timeline.having(start, *timeline.keyframes, end)
 
 
 def extend(timeline: Timeline, options: Options) -> Plan:

@@ -212,13 +212,13 @@ def test_parts_go_on_from_the_frames_of_the_part_before(sources: dict[str, str])
 
 
 def test_the_seam_of_a_loop(sources: dict[str, str]) -> None:
-    """Words: the second part begins with the scene and ends with its first frame, which is left out of the result."""
+    """Words: frames 12 to 18 of a scene begin the second part and 1 to 12 end it; its last frame is left out."""
     painter = Painter()
     frames = render(recipe("loop", {}), painter).frames
     scene, closed = painter.latents
-    torch.testing.assert_close(closed[:, -1, 1:], scene[:, 0, 1:], atol=0.02, rtol=0)
+    torch.testing.assert_close(closed[:, :2, 1:], scene[:, 2:4, 1:], atol=0.02, rtol=0)
+    torch.testing.assert_close(closed[:, -2:, 1:], scene[:, 1:3, 1:], atol=0.02, rtol=0)
     assert marks(frames) == [(1, t) for t in range(36)]
-    assert np.array_equal(frames[0][MARKED:], next(painter.decode(scene))[0][MARKED:])
 
 
 def test_a_clip_in_a_later_slot_covers_its_frames(sources: dict[str, str]) -> None:

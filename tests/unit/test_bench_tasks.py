@@ -1,0 +1,274 @@
+"""The bench of the tasks: full marks for the truth, none for what clamping, freezing or starting anew would give."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pusa_app.backbones.fake import FakeBackbone
+from pusa_app.bench import tasks, tracks
+from pusa_app.bench.contest import (
+    LINE,
+    NEAR_VAE,
+    OLD,
+    OURS,
+    TRUTH,
+    VAE,
+    Bench,
+    Contest,
+    Goal,
+    Row,
+    draw_specs,
+    share_of,
+    with_new,
+)
+from pusa_app.bench.contests import CONTESTS, CURVED
+from pusa_app.bench.replacement import Replacement, clean
+from pusa_app.bench.tracks import View
+from pusa_app.errors import UserError
+from pusa_app.models import ModelCard
+from pusa_app.timeline import TASKS, Keyframe
+from pusa_app.training.clips import CYCLIC, DIRECTIONS, MOTIONS, ClipSpec, draw
+
+SPECS = {spec.motion: spec for spec in draw_specs(len(MOTIONS))}
+
+
+def moving(dx: float, dy: float = 0.0, frames: int = 37) -> ClipSpec:
+    """A ball that starts in the middle and moves by dx, dy pixels a frame."""
+    t = np.arange(frames, dtype=np.float32)
+    spec = replace(SPECS["still"], shape="circle", color="red", background="black", gradient=False)
+    return replace(
+        spec, x=32 + dx * t, y=32 + dy * t, radius=np.full(frames, 12, np.float32), angle=np.zeros(frames, np.float32)
+    )
+
+
+def view(spec: ClipSpec) -> View:
+    return View.of(draw(spec))
+
+
+# --- the measures ----------------------------------------------------------------------------------------------------
+
+
+def test_jumps_are_in_pixels_and_a_lost_object_has_jumped() -> None:
+    even = view(moving(0.4))
+    assert tracks.jump(even, 5) == pytest.approx(0.4, abs=0.05)
+    assert tracks.leap(even, range(30)) == pytest.approx(0.4, abs=0.1)
+    frames = even.frames.copy()
+    frames[6:] = frames[36]  # leaps ahead and stands
+    assert tracks.jump(View.of(frames), 5) == pytest.approx(0.4 * 31, abs=0.1)
+    assert tracks.leap(View.of(frames), range(4, 8)) == tracks.jump(View.of(frames), 5)
+    frames[6:] = frames[0, 0, 0]  # nothing left
+    assert tracks.jump(View.of(frames), 5) == tracks.LOST
+    assert tracks.jumps(View.of(frames), [1, 5]) == pytest.approx((tracks.jump(even, 1) + tracks.LOST) / 2)
+
+
+def test_centre_error_is_the_distance_from_the_truth() -> None:
+    truth = view(moving(0.4))
+    assert tracks.off(truth, truth, range(37)) == 0
+    frozen = View.of(np.repeat(truth.frames[:1], 37, axis=0))
+    assert tracks.off(frozen, truth, (30,)) == pytest.approx(12, abs=0.1)
+
+
+def test_length_and_direction_of_the_way() -> None:
+    truth, back, still = view(moving(0.4)), view(moving(-0.4)), view(moving(0))
+    assert tracks.way_share(truth, truth, range(37)) == 1
+    assert tracks.way_share(still, truth, range(37)) == 0
+    assert math.isnan(tracks.way_share(truth, still, range(37)))
+    assert tracks.cosine(truth, truth, 10, 20) == pytest.approx(1)
+    assert tracks.cosine(back, truth, 10, 20) == pytest.approx(-1)
+    assert tracks.cosine(still, truth, 10, 20) == 0
+    assert math.isnan(tracks.cosine(truth, still, 10, 20))
+    empty = View.of(np.zeros_like(truth.frames))
+    assert tracks.cosine(empty, truth, 10, 20) == 0
+
+
+def test_slope_says_how_much_the_way_depends_on_its_end() -> None:
+    full = np.array([12.0, 0.0])
+    there, back, still = (view(moving(step)) for step in (12 / 36, -12 / 36, 0))
+    assert tracks.slope(there, back, 18, full) == pytest.approx(1, abs=0.05)
+    assert tracks.slope(still, still, 18, full) == 0
+    assert tracks.slope(there, there, 18, full) == 0  # the same way to either end
+
+
+def test_a_dissolve_shows_two_ghosts_and_a_centre_on_the_straight_line() -> None:
+    spec = SPECS["right"]
+    truth = view(spec)
+    line = tracks.dissolve(truth, 0, 36)
+    assert np.array_equal(line.frames[0], truth.frames[0])
+    assert tracks.off(line, truth, range(12, 25)) < 0.3  # a straight way is the truth
+    assert tracks.shape_held(truth, spec, (12, 18, 24)) == 1
+    assert tracks.shape_held(line, spec, (12, 18, 24)) < 1
+    around = view(SPECS["orbits clockwise"])
+    assert tracks.off(tracks.dissolve(around, 0, 36), around, range(12, 25)) > 10
+    closed = tracks.dissolve(View.of(around.frames[:36]), 24, 36)
+    assert np.allclose(closed.track[30], (closed.track[24] + closed.track[0]) / 2)
+
+
+@pytest.mark.parametrize("motion", CYCLIC)
+def test_seam_and_pace_of_true_loops(motion: str) -> None:
+    period = View.of(draw(SPECS[motion])[:36])
+    assert tracks.seam(period) == pytest.approx(1, abs=0.6)
+    if motion in CURVED:
+        assert tracks.pace(period, range(30, 36)) == pytest.approx(1, abs=0.75)
+
+
+def test_seams_that_stand_jump_or_have_a_frame_twice() -> None:
+    frames = draw(SPECS["orbits clockwise"])
+    assert tracks.seam(View.of(frames)) < 0.1  # 37 frames of a period of 36: the last is the first again
+    assert tracks.seam(View.of(frames[:25])) > 3
+    stopped = frames[:36].copy()
+    stopped[30:] = stopped[0]
+    assert tracks.pace(View.of(stopped), range(30, 36)) < 0.1
+    assert math.isnan(tracks.pace(View.of(np.repeat(frames[:1], 36, axis=0)), range(30, 36)))
+
+
+def test_colours_of_object_and_background() -> None:
+    spec = SPECS["left"]
+    truth = view(spec)
+    assert tracks.color_error(truth, spec, 20) == 0
+    assert tracks.ground_error(truth, truth, 20) == 0
+    darker = View.of((truth.frames * 0.8).astype(np.uint8))
+    assert tracks.color_error(darker, spec, 20) > 10
+    assert tracks.ground_error(darker, truth, 20) > 0
+    assert tracks.color_held(truth, spec, (6, 18)) == 1
+    assert tracks.color_held(truth, replace(spec, color="green" if spec.color != "green" else "red"), (6, 18)) == 0
+    assert math.isnan(tracks.color_error(View.of(np.zeros_like(truth.frames)), spec, 20))
+    assert tracks.levels(truth, 3, 3) == 0
+
+
+def test_the_detectors_know_every_motion_where_it_is_scored() -> None:
+    for frames in (36, 37):
+        for spec in draw_specs(len(MOTIONS), frames):
+            if spec.motion in DIRECTIONS or spec.motion in CYCLIC:
+                assert tracks.motion_right(view(spec), spec) == 1, (frames, spec.motion)
+
+
+# --- replacement -----------------------------------------------------------------------------------------------------
+
+
+class Listening(FakeBackbone):
+    def velocity(self, z, sigma, texts):
+        self.seen = z.clone(), sigma.clone()
+        return [torch.ones_like(z) for _ in texts]
+
+
+def test_replacement_gives_the_model_one_sigma_and_keyframes_with_as_much_noise() -> None:
+    inner = Listening()
+    z = torch.zeros(3, 4, 8, 8)
+    z[:, 0] = 5
+    Replacement(inner).velocity(z, torch.tensor([0.0, 0.5, 0.5, 0.5]), [inner.encode_text("a")])
+    seen, sigma = inner.seen
+    assert sigma.tolist() == [0.5] * 4
+    assert seen[:, 0].mean() == pytest.approx(2.5, abs=0.2)
+    assert seen[:, 0].std() == pytest.approx(0.5, abs=0.1)
+    assert torch.equal(seen[:, 1:], z[:, 1:])
+
+
+def test_replacement_takes_clean_keyframes() -> None:
+    timeline = FakeBackbone().spec.timeline(
+        keyframes=(Keyframe(slot=0, source={"kind": "clip", "path": "a"}, noise=(0.0, 0.3), span=2),)
+    )
+    assert clean(timeline).noise_multipliers()[:2] == (0, 0)
+
+
+# --- tables and goals ------------------------------------------------------------------------------------------------
+
+
+def test_goals_ask_of_a_value_or_of_a_ratio() -> None:
+    values = {OURS: 1.2, VAE: 1.0, LINE: 0.0}
+    assert NEAR_VAE.met(values)
+    assert not NEAR_VAE.met({OURS: 1.4, VAE: 1.0})
+    assert not Goal(1, LINE).met(values)  # nothing to compare with
+    assert Goal(1.1, least=True).met(values)
+    assert not Goal(0.9, least=True).met({OURS: math.nan})
+
+
+def test_a_row_knows_which_way_is_better() -> None:
+    values = {TRUTH: 1.0, OURS: 0.9, OLD: 1.3}
+    assert Row("", "lower", values).holds(OURS, OLD)
+    assert not Row("", "higher", values).holds(OURS, OLD)
+    assert Row("", "as truth", values).holds(OURS, OLD)
+    assert not Row("", "as truth", values).holds(OLD, OURS)
+
+
+def test_a_contest_counts_what_it_measures() -> None:
+    specs = [moving(0.4), moving(0)]
+    contest = Contest("x", specs)
+    for method in (TRUTH, OURS):
+        contest.add(method, [draw(spec) for spec in specs])
+    contest.row("share", "as truth", lambda v, t, _: tracks.way_share(v, t, range(37)))
+    assert contest.rows[0].values == {TRUTH: 1, OURS: 1}  # the clip that stands does not count
+    contest.row("jump", "lower", lambda v, _, __: tracks.jump(v, 0), Goal(0.1), without=(TRUTH,))
+    assert math.isnan(contest.rows[1].values[TRUTH])
+    assert tasks.goals([contest])[0][-1] is False
+    assert "| x: jump | 0.20 | at most 0.1 | no |" in tasks.goals_table([contest])
+    assert "| jump | lower | – | 0.20 |" in tasks.table(contest)
+
+
+def test_held_out_clips_never_change() -> None:
+    again = draw_specs(3)
+    assert all(np.array_equal(draw(a), draw(b)) for a, b in zip(again, draw_specs(3), strict=True))
+    assert share_of(34, CYCLIC) == 12
+    assert share_of(2, CYCLIC) == 1
+
+
+def test_kept_frames_are_put_back() -> None:
+    own, other = np.zeros((5, 2, 2, 3), np.uint8), np.ones((5, 2, 2, 3), np.uint8)
+    assert with_new(own, other, range(1, 3))[:, 0, 0, 0].tolist() == [0, 1, 1, 0, 0]
+
+
+# --- whole runs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory):
+    backbone = FakeBackbone()
+    card = ModelCard(id="fake", title="", summary="", licence="", folder=None, spec=backbone.spec, tasks=tuple(TASKS))
+    return Bench(card, backbone, tmp_path_factory.mktemp("clips"), 2, steps=1)
+
+
+@pytest.mark.parametrize("task", CONTESTS)
+def test_every_contest_runs_and_the_truth_gets_full_marks(task: str, fake: Bench) -> None:
+    for contest in CONTESTS[task](fake):
+        assert {TRUTH, VAE, OURS} <= set(contest.columns)
+        sizes = {len(v.frames) for views in contest.columns.values() for v in views}
+        assert len(sizes) == 1
+        for row in contest.rows:
+            truth = row.values[TRUTH]
+            if row.what.startswith(("shape", "colour", "direction", "motion")):
+                assert truth == 1 or math.isnan(truth), row.what
+            if row.what.startswith(("centre", "background")):
+                assert truth == 0 or math.isnan(truth), row.what
+        assert tasks.table(contest).count("\n") == len(contest.rows) + 1
+
+
+def test_the_gap_is_black_in_the_file(fake: Bench, monkeypatch) -> None:
+    given = []
+    clip = Bench.clip
+    monkeypatch.setattr(Bench, "clip", lambda self, frames: given.append(frames) or clip(self, frames))
+    CONTESTS["complete"](fake)
+    assert all(frames[13:25].max() == 0 and frames[12].max() > 0 and frames[25].max() > 0 for frames in given)
+
+
+def test_json_in_no_folder_is_refused_before_the_work(tmp_path) -> None:
+    with pytest.raises(UserError, match="no folder"):
+        tasks.main(["--json", str(tmp_path / "nowhere" / "x.json")])
+
+
+@pytest.mark.slow
+def test_mini_extends_better_than_replacement(tmp_path, capsys) -> None:
+    file = tmp_path / "figures.json"
+    options = ["--clips", "2", "--only", "extend", "--steps", "8"]
+    code = tasks.main([*options, "--json", str(file), "--pictures", str(tmp_path)])
+    figures = json.loads(file.read_text())
+    assert code == (0 if all(goal["met"] for goal in figures["goals"]) else 1)
+    rows = {row["what"]: row["values"] for row in figures["contests"]["extend forwards"]}
+    assert rows["direction cosine over 6 frames"][OURS] >= 0.9
+    assert rows["centre error at +12, px"][OURS] < rows["centre error at +12, px"]["restart"]
+    assert (tmp_path / "extend-forwards.png").is_file()
+    assert "| goal | reached | asked | met |" in capsys.readouterr().out
