@@ -45,6 +45,14 @@ def keyframes(page: Any, count: int) -> list[str]:
     return page.eval_on_selector_all(".te-card", "all => all.map(c => c.getAttribute('aria-valuetext'))")
 
 
+def parts(page: Any, *frames: int) -> None:
+    """Wait until the editor says that the result consists of pieces of so many frames; of none: of the timeline."""
+    page.wait_for_function(
+        "wanted => [...document.querySelectorAll('.te-part-frames')].map(e => e.textContent).join() === wanted",
+        arg=",".join(map(str, frames)),
+    )
+
+
 def shown(page: Any) -> str:
     """The address of the video in the player; empty when there is none."""
     return page.evaluate("document.querySelector('#player video')?.currentSrc || ''")

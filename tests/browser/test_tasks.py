@@ -16,7 +16,7 @@ from pusa_app.models import list_cards
 from pusa_app.training.captions import plain_caption
 from pusa_app.training.clips import ClipSpec, draw, sample_spec
 from tests.browser.conftest import Server, serve
-from tests.browser.pages import choose, generate, keyframes, new_video, shown, upload
+from tests.browser.pages import choose, generate, keyframes, new_video, parts, shown, upload
 
 pytestmark = [
     pytest.mark.browser,
@@ -80,7 +80,7 @@ def test_pictures(server: Server, visit: Callable[..., Any], clips: Clips, tmp_p
     assert error(frames[0], clips.frames[0]) < NEAR
 
     choose(page, "Loop")
-    keyframes(page, 2)  # the first picture is still in the form, now at both ends
+    parts(page, 36)  # the first picture is still in the form, now at both ends
     before = shown(page)
     generate(page)
     frames = new_video(page, before, tmp_path)
@@ -99,7 +99,7 @@ def test_clips(server: Server, visit: Callable[..., Any], clips: Clips, tmp_path
     keyframes(page, 1)
     page.fill("#more input", "40")
     page.keyboard.press("Tab")
-    page.wait_for_function("[...document.querySelectorAll('.te-part')].length >= 3")  # the clip, and two runs
+    parts(page, 37, 24, 16)  # the clip, and two runs
     generate(page)
     frames = new_video(page, "", tmp_path)
     assert len(frames) == 37 + 40
@@ -111,7 +111,7 @@ def test_clips(server: Server, visit: Callable[..., Any], clips: Clips, tmp_path
     page.fill("#gap_first input", "13")
     page.fill("#gap_last input", "24")
     page.keyboard.press("Tab")
-    keyframes(page, 2)
+    parts(page, 13, 12, 12)
     before = shown(page)
     generate(page)
     frames = new_video(page, before, tmp_path)
@@ -120,7 +120,7 @@ def test_clips(server: Server, visit: Callable[..., Any], clips: Clips, tmp_path
     assert error(frames[18], clips.frames[18]) < error(frames[18], clips.frames[12])
 
     choose(page, "Loop")
-    keyframes(page, 2)
+    parts(page, 37, 12)
     before = shown(page)
     generate(page)
     frames = new_video(page, before, tmp_path)
@@ -129,7 +129,7 @@ def test_clips(server: Server, visit: Callable[..., Any], clips: Clips, tmp_path
 
     choose(page, "Transition")
     upload(page, clips.clip, "clip_b")
-    keyframes(page, 2)
+    parts(page, 37, 12, 37)
     before = shown(page)
     generate(page)
     frames = new_video(page, before, tmp_path)
@@ -137,12 +137,12 @@ def test_clips(server: Server, visit: Callable[..., Any], clips: Clips, tmp_path
     assert error(frames[-37:], clips.frames) < H264
     page.get_by_label("From one into the other within the length").check()
     # A's frames before the crossing, the crossing itself, B's frames after it.
-    page.wait_for_function("document.querySelector('.te-part')?.title.includes('18 frames')")
+    parts(page, 18, 37, 19)
     before = shown(page)
     generate(page)
     assert len(new_video(page, before, tmp_path)) == 18 + 37 + 19
     page.get_by_label("New frames only").check()
-    page.wait_for_function("document.querySelectorAll('.te-part').length === 0")
+    parts(page)
     before = shown(page)
     generate(page)
     assert len(new_video(page, before, tmp_path)) == 37
