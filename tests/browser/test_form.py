@@ -99,12 +99,17 @@ def test_tabs_keep_what_was_entered(visitor: Callable[..., Any], files: Path) ->
     page.wait_for_function("document.querySelectorAll('.te-well').length === 5")
     for task in TASKS.values():
         choose(page, task.title)
-        asked = page.eval_on_selector_all(".upload", "all => all.filter(e => e.checkVisibility()).length")
-        assert asked == len(task.asks)
-        options = page.eval_on_selector_all("#options .block[id]", "all => all.map(e => [e.id, e.checkVisibility()])")
-        seen = {name for name, visible in options if visible and not name.endswith("-note")}
-        wanted = {"frames": {"more"}, "gap": {"gap_first", "gap_last"}}
-        assert seen == set().union(*(wanted.get(option, {option}) for option in task.options))
+        page.wait_for_function(
+            "count => [...document.querySelectorAll('.upload')].filter(e => e.checkVisibility()).length === count",
+            arg=len(task.asks),
+        )
+        named = {"frames": {"more"}, "gap": {"gap_first", "gap_last"}}
+        wanted: set[str] = set().union(*(named.get(option, {option}) for option in task.options))
+        page.wait_for_function(
+            "wanted => [...document.querySelectorAll('#options .block[id]')].filter(e => e.checkVisibility() && "
+            "!e.id.endsWith('-note')).map(e => e.id).sort().join() === wanted",
+            arg=",".join(sorted(wanted)),
+        )
         values = [page.input_value(f"#{name} input[type=number]") for name in ("seed", "length", "steps")]
         assert values == ["77", "25", "5"] and page.input_value("#prompt textarea") == "a thing moves"
         assert not messages(page)
@@ -228,10 +233,13 @@ def test_advice_and_length(server: Server, visitor: Callable[..., Any], files: P
     type_number(page, "length", "37")
     page.fill("#gap_first input", "13")
     type_number(page, "gap_last", "18")
-    assert keyframes(page, 2)[0].startswith("slots 0 to 2, frames 0 to 12")
+    page.wait_for_function(
+        "document.querySelector('.te-card')?.getAttribute('aria-valuetext').startsWith('slots 0 to 2, frames 0 to 12')"
+    )
     type_number(page, "length", "25")
     page.wait_for_function("document.querySelectorAll('.te-well').length === 5")
     page.wait_for_function("document.querySelectorAll('.te-card').length === 2")
+    page.wait_for_function("document.querySelectorAll('.te-part').length === 3")
     assert not messages(page), "a remapped timeline would have lost its place"
     generate(page)
     page.wait_for_selector("#player video")
