@@ -41,7 +41,7 @@ TASK_GUIDANCE: dict[TaskName, float] = {
     "complete": 1.5,
 }
 # A freer end of a loop (0.8) moves through the seam where the motion has a period, and jumps there where it has none.
-NOISE = TaskNoise(closing=0.3)
+NOISE = TaskNoise(end=0.5, closing=0.3)
 SHARD_SIZE = "9MB"
 VAE_BUDGET = Budget(samples=9_000, learning_rate=7e-4, warmup=200, decay_from=0.3)
 TRANSFORMER_BUDGET = Budget(samples=240_000, learning_rate=1e-3, warmup=5_000, decay_from=0.4)
