@@ -123,7 +123,8 @@ def sweep_axis(page: Any, number: int, kind: str, values: str) -> None:
     field = page.locator(f"#sweep-kind-{number} input")
     if field.input_value() != kind:
         field.click()
-        page.locator(f"#sweep-kind-{number}").get_by_role("option", name=kind, exact=True).click()
+        # The other field's list may still be closing; the second has one entry more.
+        page.locator(f"li[role=option][aria-setsize='{number + 4}'][aria-label='{kind}']").click()
         shown_now = page.locator(f"#sweep-keyframe-{number}")
         shown_now.wait_for(state="visible" if kind == "Noise" else "hidden")
         # The values of another kind are taken away.
