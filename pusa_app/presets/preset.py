@@ -226,14 +226,24 @@ class Preset(_Part):
         )
         return self._set(plain, self.fill(blank, self.given(spec.fps), spec.noise))
 
-    def applied(self, recipe: Recipe, card: ModelCard) -> Recipe:
+    def applied(
+        self,
+        recipe: Recipe,
+        card: ModelCard,
+        given: Mapping[str, Given] | None = None,
+        gap: tuple[int, int] | None = None,
+    ) -> Recipe:
         """A recipe as this preset would have it: its files, words, seed, length and size, and what the preset leaves
-        open, stay. Raises RecipeError when it lacks what the preset needs, MediaError when a clip cannot be read."""
-        blank, gap = recipe.timeline.having(), recipe.options.gap
+        open, stay. given and gap take the place of the recipe's own.
+
+        Raises RecipeError when it lacks what the preset needs, MediaError when a clip cannot be read.
+        """
+        blank, gap = recipe.timeline.having(), gap or recipe.options.gap
+        given = given_of(recipe) if given is None else given
         color_match = recipe.color_match if recipe.task == self.task else get_task(self.task).color_match
         guidance = guidance_in(self.task, recipe, card.spec)
         plain = recipe.model_copy(update={"task": self.task, "color_match": color_match, "guidance": guidance})
-        return self._set(plain, self.fill(blank, given_of(recipe), card.spec.noise, gap))
+        return self._set(plain, self.fill(blank, given, card.spec.noise, gap))
 
     def _set(self, plain: Recipe, filled: Filled) -> Recipe:
         wanted = {name: value for name, value in filled.settings if value is not None and name != "length"}

@@ -1,6 +1,6 @@
 """Keyframes, slots, timelines, noise schedules, tasks and recipes: pure data, no torch, no gradio."""
 
-from pusa_app.timeline.advice import Advice, Band, advise, in_words
+from pusa_app.timeline.advice import Advice, Band, advise
 from pusa_app.timeline.builders import Given
 from pusa_app.timeline.grid import MAX_FRAMES, FrameGrid, frames_for_slots, nearest_length
 from pusa_app.timeline.options import Options, TaskNoise
@@ -56,7 +56,6 @@ __all__ = [
     "build",
     "frames_for_slots",
     "get_task",
-    "in_words",
     "is_sweep",
     "nearest_length",
     "new_sweep",

@@ -38,7 +38,8 @@ TEXTS: dict[str, str] = {
     "start-end": "First frame 0 to 0.3; last frame 0.3 to 0.7, so that the motion can arrive in it.",
     "keyframes": "0 is this exact frame, 0.2 to 0.4 this frame with natural motion, 0.7 only its composition.",
     "transition": "Clip A's last slots 0 to 0.3, clip B's first slots 0 to 0.8: the freer, the softer the change.",
-    "loop": "Clips nearly clean. A picture: 0 to 0.3 at the start, 0.3 to 0.8 at the end, or the motion stops there.",
+    "loop": "Clips nearly clean. A picture: 0 to 0.3 at the start; at the end 0.3 closes firmly, and up to 0.8 lets "
+    "things move through the seam where the motion comes back by itself.",
     "extend": "Clean slots go on most exactly; a ramp such as 0.1, 0.2, 0.3, 0.4 lets a new scene begin.",
     "complete": "Keep both sides of the gap clean; raise the noise beside it when the joint looks stiff.",
     "restyle": "0.5 keeps shapes and motion, 0.7 only the composition; above 0.85 little is left of the clip.",
@@ -55,19 +56,6 @@ def advise(task: str, timeline: Timeline) -> Advice:
         for low, high in (_range(task, keyframe, slot, timeline),)
     )
     return Advice(bands=bands, text=TEXTS.get(task, ""), warnings=tuple(_warnings(timeline)))
-
-
-def in_words(noise: float) -> str:
-    """What a multiplier means for a keyframe."""
-    if noise == 0:
-        return "this exact frame"
-    if noise < 0.2:
-        return "this frame, nearly exactly"
-    if noise <= 0.4:
-        return "this frame with natural motion"
-    if noise < 0.7:
-        return "loosely this frame"
-    return "only its composition" if noise < 1 else "ignored"
 
 
 def _range(task: str, keyframe: Keyframe, slot: int, timeline: Timeline) -> tuple[float, float]:

@@ -7,6 +7,7 @@ run outlives a reload and a closed tab.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import secrets
 from collections.abc import Callable, Iterator
@@ -288,14 +289,16 @@ class _Create:
         if cell == WHOLE and self._studio.sweep(job) is not None:
             return gr.update(notice=strings.SWEEP_CHOOSE)
         video = self._video(job, cell)
-        return _placed(values, lambda timeline: with_frame(timeline, int(event.slot), video, float(event.seconds)))
+        slot, seconds = _number(event.slot), _number(event.seconds)
+        return _placed(values, lambda timeline: with_frame(timeline, int(slot), video, seconds))
 
     def _take_clip(
         self, mark: str, job_id: str, cell: int, request: gr.Request, event: gr.EventData, *values: Any
     ) -> dict[str, Any]:
         """A clip made before is placed on the timeline."""
         video = Path(publish(self._video(self._mine(mark, str(event.id), request))))
-        return _placed(values, lambda timeline: with_clip(timeline, int(event.slot), video))
+        slot = _number(event.slot)
+        return _placed(values, lambda timeline: with_clip(timeline, int(slot), video))
 
     # --- what is seen ------------------------------------------------------------------------------------------------
 
@@ -354,6 +357,13 @@ def told_to_user() -> Iterator[None]:
         yield
     except UserError as error:
         raise gr.Error(safe(str(error)), title=strings.FAILED_TITLE, print_exception=False) from None
+
+
+def _number(value: Any) -> float:
+    """A number in an event; a program can send anything."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise gr.Error(strings.GONE, print_exception=False)
+    return value
 
 
 def _placed(values: tuple[Any, ...], place: Callable[[Timeline], Timeline]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pusa_app.errors import UserError
 from pusa_app.models import ModelCard
-from pusa_app.presets import Preset, given_of, guidance_in
+from pusa_app.presets import Preset, given_of
 from pusa_app.studio import card_of, check_recipe, given_clip, new_recipe
 from pusa_app.timeline import (
     MAX_FRAMES,
@@ -146,16 +146,12 @@ class Choices:
 
     def with_preset(self, preset: Preset) -> Recipe:
         """What a preset makes of the files, words and seed of the form. Raises RecipeError or MediaError."""
-        spec = self.card.spec
         plain = self.recipe()
         given = {**given_of(plain), **self.uploads(preset.roles)}
-        length = preset.settings.num_frames(spec) if preset.settings.length else plain.timeline.grid.num_frames
-        filled = preset.fill(spec.timeline(length), given, spec.noise, self._gap())
-        wanted = {name: value for name, value in filled.settings if value is not None and name != "length"}
-        task = get_task(preset.task)
-        changes = {"task": task.name, "color_match": task.color_match, "options": filled.options}
-        changes |= {"guidance": guidance_in(task.name, plain, spec), **wanted}
-        return plain.model_copy(update={**changes, "timeline": filled.timeline})
+        if preset.settings.length:
+            spec = self.card.spec
+            plain = plain.model_copy(update={"timeline": spec.timeline(preset.settings.num_frames(spec))})
+        return preset.applied(plain, self.card, given, self._gap())
 
     def recipe(self, timeline: Timeline | None = None) -> Recipe:
         """The form as a recipe, whether or not its task can do with it; `timeline` instead of the editor's.

@@ -401,11 +401,11 @@ class Form:
         ]
 
     def _choices_of(self, recipe: Recipe) -> Choices:
-        options, gap = recipe.options, recipe.options.gap
+        options, gap, files = recipe.options, recipe.options.gap, asked_of(recipe)
         return Choices(
             task=recipe.task,
             prompt=recipe.prompt,
-            **{name: asked_of(recipe).get(name) for name in UPLOADS},
+            **{name: files.get(name) for name in UPLOADS},
             style=options.style,
             direction=options.direction,
             more=options.frames,

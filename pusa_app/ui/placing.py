@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pusa_app.errors import RecipeError
 from pusa_app.models import ModelCard
+from pusa_app.presets import guidance_in
 from pusa_app.studio import given_clip, new_recipe
 from pusa_app.timeline import ClipSource, ImageSource, Keyframe, Options, Recipe, Timeline, get_task
 
@@ -14,17 +15,17 @@ NEW_NOISE = 0.0
 
 def continued(recipe: Recipe, task: str, video: Path, card: ModelCard) -> Recipe:
     """A recipe for `task` whose clip is the result of another. Raises RecipeError or MediaError."""
-    spec, options = card.spec, Options()
+    spec, name = card.spec, get_task(task).name
     blank = spec.timeline(spec.num_frames)
-    timeline = get_task(task).timeline(blank, {"clip": given_clip(video, spec.fps)}, options, spec.noise)
+    timeline = get_task(task).timeline(blank, {"clip": given_clip(video, spec.fps)}, Options(), spec.noise)
     return new_recipe(
         card,
-        task,
+        name,
         prompt=recipe.prompt,
         negative_prompt=recipe.negative_prompt,
         keyframes=timeline.keyframes,
         steps=recipe.steps,
-        guidance=recipe.guidance,
+        guidance=guidance_in(name, recipe, spec),
         seed=recipe.seed,
     )
 

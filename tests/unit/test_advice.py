@@ -19,7 +19,6 @@ from pusa_app.timeline import (
     Timeline,
     advise,
     frames_for_slots,
-    in_words,
 )
 from pusa_app.timeline.advice import TEXTS
 from tests.conftest import TINY_SPEC
@@ -104,8 +103,5 @@ def test_bands_are_there_for_every_slot_with_a_keyframe(task, placed) -> None:
     assert all(0 <= b.low <= b.high <= 1 for b in said.bands)
 
 
-def test_every_task_has_its_text_and_every_noise_its_words() -> None:
-    assert set(TEXTS) == set(TASKS)
-    words = [in_words(n / 20) for n in range(21)]
-    assert (words[0], words[-1]) == ("this exact frame", "ignored")
-    assert len(set(words)) == 6 and all(words)
+def test_every_task_has_its_text() -> None:
+    assert set(TEXTS) == set(TASKS) and all(TEXTS.values())
