@@ -243,17 +243,19 @@ def test_only_uploaded_files_are_taken(editor: TimelineEditor, cache: Path, path
     assert describe([path, 12.0]) == {"problem": thumbs_module.NOT_UPLOADED}
 
 
-async def _move(editor: TimelineEditor, path: str) -> str | None:
-    return await editor.async_move_resource_to_block_cache(path)
-
-
 def test_files_stay_where_they_are_and_a_lost_one_is_told(editor: TimelineEditor, picture: str, cache: Path) -> None:
     import asyncio
+    from concurrent.futures import ThreadPoolExecutor
 
-    assert asyncio.run(_move(editor, picture)) == picture
+    def move(path: str) -> str | None:
+        # In a thread of its own: in this one Playwright's loop runs while browser tests are in the session.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: asyncio.run(editor.async_move_resource_to_block_cache(path))).result()
+
+    assert move(picture) == picture
     for path, words in (("/etc/passwd", "uploaded"), (str(cache / "gone.png"), "no longer there")):
         with pytest.raises(gr.Error, match=words):
-            asyncio.run(_move(editor, path))
+            move(path)
 
 
 @pytest.mark.parametrize(
