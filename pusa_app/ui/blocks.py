@@ -6,35 +6,31 @@ run outlives a reload and a closed tab.
 
 from __future__ import annotations
 
-import contextlib
-import math
-import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from pusa_app.errors import UserError
 from pusa_app.jobs import Job
 from pusa_app.presets import delete_preset, find_preset, preset_from, save_preset
 from pusa_app.studio import Studio, card_of, cards, default_card
-from pusa_app.timeline import Recipe, Timeline, get_task
+from pusa_app.timeline import get_task
 from pusa_app.ui import api, strings
-from pusa_app.ui.choices import NAMES, Choices, faults, told
+from pusa_app.ui.choices import NAMES, Choices
 from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.form import Form, new_seed, verdicts
 from pusa_app.ui.gallery import folder_of
-from pusa_app.ui.placing import continued, with_clip, with_frame
+from pusa_app.ui.placing import continued, placed, with_clip, with_frame
 from pusa_app.ui.player import caption, idle, make_player, make_stage, picture_of, publish, safe, stage_value
 from pusa_app.ui.sweeps import cells_value, make_cells, sweep_of
+from pusa_app.ui.visitors import WHOLE, gone, is_mark, job_of, number, owner_of, recipe_of, told_to_user, video_of
 
 HERE = Path(__file__).parent
 POLL_SECONDS = 0.4
 HISTORY = 24
 LIBRARY = 12  # of them that the timeline offers as clips
-WHOLE = -1  # instead of one cell of a sweep
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 POLLING: dict[str, Any] = {**QUIET, "concurrency_limit": None}
 
@@ -137,7 +133,7 @@ class _Create:
         self.timer.tick(self._poll, [self.owner, self.job], self.view, trigger_mode="once", **POLLING)
         self.cancel.click(self._cancel, [self.owner, self.job], self.view, **QUIET)
         self.history.select(self._choose, self.owner, self.view, **QUIET)
-        everything = [*form.shape, *form.filled]
+        everything = form.everything
         self.reuse.click(self._reuse, [self.owner, self.job, self.cell], everything, **QUIET)
         for task, button in self.go_on.items():
             button.click(self._going_on(task), [self.owner, self.job, self.cell, form.model], everything, **QUIET)
@@ -145,7 +141,7 @@ class _Create:
 
     def _wire_gallery(self, run: dict[str, Any]) -> None:
         form = self.form
-        everything = [*form.shape, *form.filled]
+        everything = form.everything
         form.gallery.select(self._try_preset, [self.owner, form.model], everything, **QUIET).success(**run)
         form.gallery.apply(self._use_preset, [self.owner, *form.inputs], everything, **QUIET)
         form.gallery.delete(self._delete_preset, self.owner, form.gallery, **QUIET)
@@ -155,8 +151,8 @@ class _Create:
 
     def _arrive(self, mark: str, request: gr.Request) -> list[Any]:
         """A visitor came, or came back: take up the run that goes on, else the last video."""
-        mark = mark if _is_mark(mark) else secrets.token_hex(16)
-        owner = _owner(mark, request)
+        mark = mark if is_mark(mark) else secrets.token_hex(16)
+        owner = owner_of(mark, request)
         # Whoever opens the page is about to need a model: load it while he writes.
         self._studio.warm(default_card().id)
         jobs = self._studio.jobs(owner)
@@ -165,7 +161,7 @@ class _Create:
         return [mark, self.form.gallery_of(folder_of(self._studio, owner)), *self._show(latest, owner)]
 
     def _generate(self, mark: str, random: bool, request: gr.Request, *values: Any) -> list[Any]:
-        owner = _owner(mark, request)
+        owner = owner_of(mark, request)
         if random:
             values = tuple(new_seed() if name == "seed" else v for name, v in _named(values))
         return self._run(Choices(*values), owner, lambda choices: self._studio.submit(choices.recipe(), owner))
@@ -181,7 +177,7 @@ class _Create:
         return [choices.seed, {}, *notes, *self._show(job, owner)]
 
     def _sweep(self, mark: str, random: bool, request: gr.Request, *values: Any) -> list[Any]:
-        owner, fields = _owner(mark, request), values[len(NAMES) :]
+        owner, fields = owner_of(mark, request), values[len(NAMES) :]
         folder = folder_of(self._studio, owner)
 
         def submit(choices: Choices) -> Job:
@@ -193,12 +189,12 @@ class _Create:
         """One cell of a sweep comes into the player, or the grid of all."""
         job, cell = self._mine(mark, job_id, request), event.cell
         if not isinstance(cell, int) or not WHOLE <= cell < len(self._studio.cells(job)):
-            raise gr.Error(strings.GONE, print_exception=False)
-        self._video(job, cell)
-        return self._show(job, _owner(mark, request), cell)
+            raise gone()
+        video_of(self._studio, job, cell)
+        return self._show(job, owner_of(mark, request), cell)
 
     def _poll(self, mark: str, job_id: str, request: gr.Request) -> list[Any]:
-        owner = _owner(mark, request)
+        owner = owner_of(mark, request)
         job = self._studio.job(job_id, owner)
         if job is not None and not job.ended:
             # Nothing but the stage changes while a run goes on.
@@ -207,17 +203,17 @@ class _Create:
 
     def _try_preset(self, mark: str, model: str, request: gr.Request, event: gr.EventData) -> list[Any]:
         with told_to_user():
-            preset = find_preset(str(event.name), folder_of(self._studio, _owner(mark, request)))
-            return self._filled(preset.example(card_of(model)))
+            preset = find_preset(str(event.name), folder_of(self._studio, owner_of(mark, request)))
+            return self.form.everything_of(preset.example(card_of(model)))
 
     def _use_preset(self, mark: str, request: gr.Request, event: gr.EventData, *values: Any) -> list[Any]:
         """The preset with the files, words and seed that the form holds."""
         with told_to_user():
-            preset = find_preset(str(event.name), folder_of(self._studio, _owner(mark, request)))
-            return self._filled(Choices(*values).with_preset(preset))
+            preset = find_preset(str(event.name), folder_of(self._studio, owner_of(mark, request)))
+            return self.form.everything_of(Choices(*values).with_preset(preset))
 
     def _save_preset(self, mark: str, request: gr.Request, event: gr.EventData, *values: Any) -> Any:
-        folder, choices = folder_of(self._studio, _owner(mark, request)), Choices(*values)
+        folder, choices = folder_of(self._studio, owner_of(mark, request)), Choices(*values)
         with told_to_user():
             recipe = choices.recipe()
             get_task(recipe.task).plan(recipe.timeline, recipe.options)
@@ -226,13 +222,13 @@ class _Create:
         return self.form.gallery_of(folder)
 
     def _delete_preset(self, mark: str, request: gr.Request, event: gr.EventData) -> Any:
-        folder = folder_of(self._studio, _owner(mark, request))
+        folder = folder_of(self._studio, owner_of(mark, request))
         with told_to_user():
             delete_preset(folder, str(event.name))
         return self.form.gallery_of(folder)
 
     def _cancel(self, mark: str, job_id: str, request: gr.Request) -> list[Any]:
-        owner = _owner(mark, request)
+        owner = owner_of(mark, request)
         self._studio.cancel(job_id, owner)
         job = self._studio.job(job_id, owner)
         if job is not None and not job.ended:
@@ -241,15 +237,15 @@ class _Create:
         return self._show(job, owner)
 
     def _choose(self, mark: str, request: gr.Request, event: gr.EventData) -> list[Any]:
-        owner = _owner(mark, request)
+        owner = owner_of(mark, request)
         job = self._studio.job(str(event.job), owner)
         if job is None:
-            raise gr.Error(strings.GONE, print_exception=False)
+            raise gone()
         return self._show(job, owner)
 
     def _reuse(self, mark: str, job_id: str, cell: int, request: gr.Request) -> list[Any]:
         with told_to_user():
-            return self._filled(self._recipe(self._mine(mark, job_id, request), cell))
+            return self.form.everything_of(recipe_of(self._studio, self._mine(mark, job_id, request), cell))
 
     def _going_on(self, task: str) -> Callable[..., list[Any]]:
         """The clip in the player becomes the clip of another task, with the same words."""
@@ -257,29 +253,13 @@ class _Create:
         def go_on(mark: str, job_id: str, cell: int, model: str, request: gr.Request) -> list[Any]:
             job = self._mine(mark, job_id, request)
             with told_to_user():
-                return self._filled(continued(self._recipe(job, cell), task, self._video(job, cell), card_of(model)))
+                recipe, video = recipe_of(self._studio, job, cell), video_of(self._studio, job, cell)
+                return self.form.everything_of(continued(recipe, task, video, card_of(model)))
 
         return go_on
 
-    def _recipe(self, job: Job, cell: int) -> Recipe:
-        """The recipe of a job, or of one cell of its sweep."""
-        sweep = self._studio.sweep(job)
-        return self._studio.recipe(job) if sweep is None or cell == WHOLE else sweep.cells()[cell].recipe
-
-    def _video(self, job: Job, cell: int = WHOLE) -> Path:
-        video = self._studio.result(job) if cell == WHOLE else self._studio.cells(job)[cell].path
-        if video is None:
-            raise gr.Error(strings.GONE, print_exception=False)
-        return video
-
-    def _filled(self, recipe: Recipe) -> list[Any]:
-        return [*self.form.shape_of(recipe.task), *self.form.fill(recipe)]
-
     def _mine(self, mark: str, job_id: str, request: gr.Request) -> Job:
-        job = self._studio.job(str(job_id), _owner(mark, request))
-        if job is None:
-            raise gr.Error(strings.GONE, print_exception=False)
-        return job
+        return job_of(self._studio, job_id, owner_of(mark, request))
 
     def _take_frame(
         self, mark: str, job_id: str, cell: int, request: gr.Request, event: gr.EventData, *values: Any
@@ -288,17 +268,17 @@ class _Create:
         job = self._mine(mark, job_id, request)
         if cell == WHOLE and self._studio.sweep(job) is not None:
             return gr.update(notice=strings.SWEEP_CHOOSE)
-        video = self._video(job, cell)
-        slot, seconds = _number(event.slot), _number(event.seconds)
-        return _placed(values, lambda timeline: with_frame(timeline, int(slot), video, seconds))
+        video = video_of(self._studio, job, cell)
+        slot, seconds = number(event.slot), number(event.seconds)
+        return placed(values, lambda timeline: with_frame(timeline, int(slot), video, seconds))
 
     def _take_clip(
         self, mark: str, job_id: str, cell: int, request: gr.Request, event: gr.EventData, *values: Any
     ) -> dict[str, Any]:
         """A clip made before is placed on the timeline."""
-        video = Path(publish(self._video(self._mine(mark, str(event.id), request))))
-        slot = _number(event.slot)
-        return _placed(values, lambda timeline: with_clip(timeline, int(slot), video))
+        video = Path(publish(video_of(self._studio, self._mine(mark, str(event.id), request))))
+        slot = number(event.slot)
+        return placed(values, lambda timeline: with_clip(timeline, int(slot), video))
 
     # --- what is seen ------------------------------------------------------------------------------------------------
 
@@ -350,45 +330,8 @@ class _Create:
         return items
 
 
-@contextlib.contextmanager
-def told_to_user() -> Iterator[None]:
-    """What a user did wrong is shown as it is worded; Gradio takes such a message for HTML, and it may quote a file."""
-    try:
-        yield
-    except UserError as error:
-        raise gr.Error(safe(str(error)), title=strings.FAILED_TITLE, print_exception=False) from None
-
-
-def _number(value: Any) -> float:
-    """A number in an event; a program can send anything."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise gr.Error(strings.GONE, print_exception=False)
-    return value
-
-
-def _placed(values: tuple[Any, ...], place: Callable[[Timeline], Timeline]) -> dict[str, Any]:
-    """An update of the editor after something was put on its timeline, or why it could not be."""
-    choices = Choices(*values)
-    try:
-        timeline = place(choices.current()[0])
-    except UserError as error:
-        return gr.update(notice=str(error))
-    return gr.update(value=timeline, notice="", **told(choices, timeline, faults(choices, timeline).get("timeline")))
-
-
 def _named(values: tuple[Any, ...]) -> list[tuple[str, Any]]:
     return list(zip(NAMES, values, strict=True))
-
-
-def _is_mark(mark: Any) -> bool:
-    return isinstance(mark, str) and re.fullmatch(r"[0-9a-f]{32}", mark) is not None
-
-
-def _owner(mark: Any, request: gr.Request) -> str:
-    """Who asks: the account where there is a login, else the mark in the browser, else the open page."""
-    if request.username:
-        return f"account:{request.username}"
-    return f"browser:{mark}" if _is_mark(mark) else f"page:{request.session_hash}"
 
 
 def _top_bar() -> str:

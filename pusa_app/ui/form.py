@@ -368,9 +368,22 @@ class Form:
             self.followed,
         ]
 
-    def fill(self, recipe: Recipe) -> list[Any]:
-        """Updates for `filled`. Files are copied to where the page may show them; that one is gone is told."""
+    @property
+    def everything(self) -> list[Any]:
+        """What a recipe fills, and what the choice of its task changes."""
+        return [*self.shape, *self.filled]
+
+    def everything_of(self, recipe: Recipe, notice: str = "") -> list[Any]:
+        """Updates for `everything`; otherwise as `fill`."""
+        return [*self.shape_of(recipe.task), *self.fill(recipe, notice)]
+
+    def fill(self, recipe: Recipe, notice: str = "") -> list[Any]:
+        """Updates for `filled`. Files are copied to where the page may show them; that one is gone is told.
+
+        notice: what is told at the timeline besides.
+        """
         recipe, gone = _published(recipe)
+        gone = " ".join(filter(None, (notice, gone)))
         choices, given, options = self._choices_of(recipe), asked_of(recipe), recipe.options
         editor, *lines = self._say(choices, recipe.timeline, value=recipe.timeline, notice=gone)
         lines = [

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from pusa_app.errors import RecipeError
+import gradio as gr
+
+from pusa_app.errors import RecipeError, UserError
 from pusa_app.models import ModelCard
 from pusa_app.presets import guidance_in
 from pusa_app.studio import given_clip, new_recipe
 from pusa_app.timeline import ClipSource, ImageSource, Keyframe, Options, Recipe, Timeline, get_task
+from pusa_app.ui.choices import Choices, faults, told
 
 NEW_NOISE = 0.0
 
@@ -63,6 +68,19 @@ def with_clip(timeline: Timeline, slot: int, clip: Path) -> Timeline:
         raise RecipeError(f"The clip has {have} frames, fewer than a slot holds: use a longer one.")
     keyframe = Keyframe(slot=slot, span=span, source=ClipSource(path=str(clip)), noise=NEW_NOISE)
     return timeline.having(*timeline.keyframes, keyframe)
+
+
+def placed(values: Sequence[Any], place: Callable[[Timeline], Timeline]) -> dict[str, Any]:
+    """An update of the editor after something was put on its timeline, or why it could not be.
+
+    values: those of the form's inputs.
+    """
+    choices = Choices(*values)
+    try:
+        timeline = place(choices.current()[0])
+    except UserError as error:
+        return gr.update(notice=str(error))
+    return gr.update(value=timeline, notice="", **told(choices, timeline, faults(choices, timeline).get("timeline")))
 
 
 def _free(timeline: Timeline, wanted: int) -> int:
