@@ -5,7 +5,7 @@ Uploads are hostile until proven otherwise: what a file is follows from its cont
 dimension of it has a limit (images.MAX_IMAGE_PIXELS, clips.MAX_CLIP_*).
 """
 
-from pusa_app.media._files import remove_leftovers, scratch_folder, writing
+from pusa_app.media._files import atomic_output, remove_leftovers, scratch_folder, writing
 from pusa_app.media.clips import (
     ClipInfo,
     check_clip,
@@ -31,6 +31,7 @@ __all__ = [
     "Frames",
     "Grid",
     "ImageInfo",
+    "atomic_output",
     "check_clip",
     "check_image",
     "count_frames",

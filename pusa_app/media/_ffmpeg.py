@@ -11,6 +11,7 @@ import contextlib
 import functools
 import io
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -82,8 +83,13 @@ class Process:
         self._late = threading.Event()
 
     def __enter__(self) -> Process:
+        # restore_signals: with a file size limit Python ignores SIGXFSZ, and so must ffmpeg, which then says so.
         self._popen = subprocess.Popen(
-            self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            restore_signals=False,
         )
         self._log = LogReader(self._popen)
         return self
@@ -133,6 +139,11 @@ def run(arguments: list[str], *, timeout: float, max_bytes: int) -> Output:
         while chunk := process.read(min(_CHUNK, max_bytes - len(data))):
             data += chunk
         return process.end(data)
+
+
+def disk_is_full(log: str) -> bool:
+    """Whether ffmpeg ended because its output found no room."""
+    return bool(re.search(r"No space left|File too large|quota", log, re.IGNORECASE))
 
 
 class LogReader:

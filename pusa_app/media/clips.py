@@ -29,7 +29,7 @@ RECIPE_KEY = "pusa_recipe"
 _MAX_TAG_BYTES = 16_000_000
 _MAX_LISTING_BYTES = 16_000_000  # ten minutes at 240 frames a second are 9 MB
 # Without these, ffmpeg's fast paths shift colours by a level or two and halve the resolution of chroma.
-_SWS = "flags=lanczos+accurate_rnd+full_chroma_int+full_chroma_inp"
+SWS = "flags=lanczos+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ def check_clip(path: StrPath) -> ClipInfo:
     name = label(path)
     if os.path.getsize(file) > MAX_CLIP_BYTES:
         raise MediaError(f"{name} is too large: use a clip of less than {MAX_CLIP_BYTES // 10**9} GB.")
-    first = _run(name, file, ["-frames:v", "1"], CHECK_TIMEOUT)
+    first = listing(name, file, ["-frames:v", "1"], CHECK_TIMEOUT)
     width, height = _shown_size(name, first)
-    packets = _run(name, file, ["-c", "copy", "-frames:v", str(MAX_CLIP_FRAMES + 1)], CHECK_TIMEOUT, strict=True)
+    packets = listing(name, file, ["-c", "copy", "-frames:v", str(MAX_CLIP_FRAMES + 1)], CHECK_TIMEOUT, strict=True)
     times = _times(name, packets)
     if len(times) > MAX_CLIP_FRAMES:
         raise MediaError(f"{name} has more than {MAX_CLIP_FRAMES} frames: cut a shorter piece out of it.")
@@ -134,7 +134,7 @@ def stream_clip(
     filters = [
         _at_rate(fps),
         f"trim=start_frame={start}:end_frame={start + limit}",
-        f"scale={inner[0]}:{inner[1]}:{_SWS}",
+        f"scale={inner[0]}:{inner[1]}:{SWS}",
         # Before the crop: in yuv420p ffmpeg would move the box to an even pixel.
         "format=rgb24",
         _framing(inner, (width, height), fit, focus),
@@ -146,12 +146,16 @@ def stream_clip(
 def read_frames(path: StrPath) -> Frames:
     """All frames of a clip at its own size and rate: uint8 (n, height, width, 3)."""
     info = check_clip(path)
-    name = label(path)
     if info.num_frames * info.height * info.width * 3 > MAX_DECODED_BYTES:
-        raise MediaError(f"{name} does not fit in memory: use a shorter or smaller clip.")
-    filters = [f"scale={info.width}:{info.height}:{_SWS}", "format=rgb24"]
-    pieces = list(_decode(name, path, filters, (info.width, info.height), info.num_frames, info.num_frames))
+        raise MediaError(f"{label(path)} does not fit in memory: use a shorter or smaller clip.")
+    pieces = list(stream_frames(path, info, chunk=info.num_frames))
     return pieces[0] if pieces else np.empty((0, info.height, info.width, 3), np.uint8)
+
+
+def stream_frames(path: StrPath, info: ClipInfo, chunk: int = 16) -> Generator[Frames, None, None]:
+    """The frames of `read_frames` in pieces of `chunk` frames, for a clip that `check_clip` gave `info` for."""
+    filters = [f"scale={info.width}:{info.height}:{SWS}", "format=rgb24"]
+    return _decode(label(path), path, filters, (info.width, info.height), info.num_frames, chunk)
 
 
 def read_recipe_text(path: StrPath) -> str:
@@ -165,7 +169,7 @@ def read_recipe_text(path: StrPath) -> str:
     arguments = [*_ffmpeg.untrusted_input(file, MAX_CLIP_PIXELS), "-map_chapters", "-1", "-f", "ffmetadata", "pipe:1"]
     output = _ffmpeg.run(arguments, timeout=CHECK_TIMEOUT, max_bytes=_MAX_TAG_BYTES)
     if not output.ok:
-        raise _explain(name, output, CHECK_TIMEOUT)
+        raise explain(name, output, CHECK_TIMEOUT)
     tags = _parse_tags(output.data.decode("utf-8", errors="replace"))
     comment = tags.get("comment", "")
     text = tags.get(RECIPE_KEY) or (comment if comment.lstrip().startswith("{") else "")
@@ -212,7 +216,7 @@ def _decode(
                 # The last frames are given only when ffmpeg has ended well: they may be all that it could read.
                 output = None if left else process.end()
             if output is not None and not output.ok:
-                raise _explain(name, output, LOAD_TIMEOUT)
+                raise explain(name, output, LOAD_TIMEOUT)
             if whole:
                 yield frames[:whole]
 
@@ -239,11 +243,11 @@ def _count_frames(path: str, fps: float, version: tuple[int, int]) -> int:
     """`version` (time of change, size) makes a file that was replaced another one."""
     check_clip(path)
     small = ["-vf", f"{_at_rate(fps)},scale=16:16", "-fps_mode", "passthrough"]
-    output = _run(label(path), path, small, LOAD_TIMEOUT)
+    output = listing(label(path), path, small, LOAD_TIMEOUT)
     return len(_times(label(path), output))
 
 
-def _run(name: str, path: StrPath, arguments: list[str], timeout: float, strict: bool = False) -> str:
+def listing(name: str, path: StrPath, arguments: list[str], timeout: float, strict: bool = False) -> str:
     """ffmpeg's framecrc listing of the clip's pictures: a header, then a line per frame.
 
     strict: a file that ends in the middle of its last frames is an error instead of a shorter clip.
@@ -259,11 +263,11 @@ def _run(name: str, path: StrPath, arguments: list[str], timeout: float, strict:
         max_bytes=_MAX_LISTING_BYTES,
     )
     if not output.ok:
-        raise _explain(name, output, timeout)
+        raise explain(name, output, timeout)
     return output.data.decode("utf-8", errors="replace")
 
 
-def _explain(name: str, output: _ffmpeg.Output, timeout: float) -> MediaError:
+def explain(name: str, output: _ffmpeg.Output, timeout: float) -> MediaError:
     """ffmpeg's log as one line that says what to do."""
     log = output.log
     if output.timed_out:
@@ -279,19 +283,19 @@ def _explain(name: str, output: _ffmpeg.Output, timeout: float) -> MediaError:
     return MediaError(f"{name} is damaged, cut off or not a clip: copy or export it again.")
 
 
-def _header(listing: str, key: str) -> Fraction:
-    found = re.search(rf"^#{key} 0: (\d+)/(\d+)$", listing, re.MULTILINE)
+def _header(text: str, key: str) -> Fraction:
+    found = re.search(rf"^#{key} 0: (\d+)/(\d+)$", text, re.MULTILINE)
     if not found or int(found[1]) == 0 or int(found[2]) == 0:
         return Fraction(1)
     return Fraction(int(found[1]), int(found[2]))
 
 
-def _shown_size(name: str, listing: str) -> tuple[int, int]:
-    found = re.search(r"^#dimensions 0: (\d+)x(\d+)$", listing, re.MULTILINE)
-    if not found or not _times(name, listing):
+def _shown_size(name: str, text: str) -> tuple[int, int]:
+    found = re.search(r"^#dimensions 0: (\d+)x(\d+)$", text, re.MULTILINE)
+    if not found or not _times(name, text):
         raise MediaError(f"{name} is damaged or cut off: copy or export it again.")
     width, height = int(found[1]), int(found[2])
-    aspect = _header(listing, "sar")
+    aspect = _header(text, "sar")
     if aspect > 1:
         width = round(width * aspect)
     else:
@@ -301,10 +305,10 @@ def _shown_size(name: str, listing: str) -> tuple[int, int]:
     return width, height
 
 
-def _times(name: str, listing: str) -> list[tuple[Fraction, Fraction]]:
+def _times(name: str, text: str) -> list[tuple[Fraction, Fraction]]:
     """Start and duration of each frame in seconds, in the order of the file."""
-    base = _header(listing, "tb")
-    rows = re.findall(r"^0, *-?\d+, *(-?\d+), *(\d+),", listing, re.MULTILINE)
+    base = _header(text, "tb")
+    rows = re.findall(r"^0, *-?\d+, *(-?\d+), *(\d+),", text, re.MULTILINE)
     if not rows:
         raise MediaError(f"{name} has no frames in it: copy or export it again.")
     return [(int(start) * base, int(length) * base) for start, length in rows]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,11 +22,15 @@ from pusa_app.media._files import StrPath, label, readable_file
 from pusa_app.media.fit import Fit, Focus, Frames, crop_box, scaled_size
 
 MAX_IMAGE_PIXELS = 64_000_000
+MAX_IMAGE_BYTES = 400_000_000  # the largest picture, uncompressed, with alpha
+IMAGE_TIMEOUT = 20.0
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
 _ORIENTATION = 0x0112
 _MAX_PROFILE_BYTES = 4_000_000
 _BACKGROUND = (255, 255, 255)
+# A progressive JPEG can hold thousands of passes over its picture in a few kilobytes: small bites, time between them.
+_BITE = 4096
 
 Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -71,9 +76,14 @@ def load_image(path: StrPath, width: int, height: int, fit: Fit = "crop", focus:
     Transparency is laid over white. Of an animation, the first frame is taken. Raises MediaError as `check_image`.
     """
     with _opened(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        fitted = _fit(_to_rgb(upright), (width, height), fit, focus)
+        fitted = _fit(_to_rgb(ImageOps.exif_transpose(image)), (width, height), fit, focus)
         return np.array(fitted, dtype=np.uint8)
+
+
+def upright_image(path: StrPath) -> Frames:
+    """All pixels of the picture as `load_image` sees them: uint8 (height, width, 3). Raises MediaError as it does."""
+    with _opened(path) as image:
+        return np.array(_to_rgb(ImageOps.exif_transpose(image)), dtype=np.uint8)
 
 
 def _fit(image: Image.Image, target: tuple[int, int], fit: Fit, focus: Focus) -> Image.Image:
@@ -125,8 +135,11 @@ def _opened(path: StrPath) -> Iterator[Image.Image]:
     """The picture, opened but not decoded; whatever its content makes Pillow raise becomes a MediaError."""
     file = readable_file(path, "picture")
     name = label(path)
+    if file.stat().st_size > MAX_IMAGE_BYTES:
+        raise _too_large(name, f"{file.stat().st_size // 10**6} MB")
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with _TimedFile(file, IMAGE_TIMEOUT) as data, Image.open(data, formats=FORMATS) as image:
+            image.decodermaxblock = _BITE
             # Pillow only warns at its limit, and a warning filter can be changed by anybody.
             if image.width * image.height > MAX_IMAGE_PIXELS:
                 raise _too_large(name, f"{image.width}x{image.height} pixels")
@@ -135,6 +148,10 @@ def _opened(path: StrPath) -> Iterator[Image.Image]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(name, f"more than {MAX_IMAGE_PIXELS // 1_000_000} megapixels") from None
+    except _TooSlow:
+        raise MediaError(
+            f"{name} took more than {IMAGE_TIMEOUT:.0f} s to open: save the picture again as PNG or make it smaller."
+        ) from None
     except UnidentifiedImageError:
         raise MediaError(
             f"{name} is not a picture that can be read: use a PNG, JPEG, WebP, BMP, GIF or TIFF file."
@@ -144,6 +161,23 @@ def _opened(path: StrPath) -> Iterator[Image.Image]:
     except Exception as error:
         # Decoders meet hostile bytes and raise anything: OSError, SyntaxError, struct.error, ValueError, EOFError ...
         raise MediaError(f"{name} is damaged or cut off: copy or export the picture again.") from error
+
+
+class _TooSlow(Exception):
+    """A picture was not read in time."""
+
+
+class _TimedFile(io.FileIO):
+    """A file that is not read any more after `timeout` seconds; then it raises _TooSlow."""
+
+    def __init__(self, path: StrPath, timeout: float) -> None:
+        super().__init__(path)
+        self._deadline = time.monotonic() + timeout
+
+    def read(self, size: int | None = -1) -> bytes:
+        if time.monotonic() > self._deadline:
+            raise _TooSlow
+        return super().read(-1 if size is None else size) or b""
 
 
 def _too_large(name: str, size: str) -> MediaError:

@@ -17,17 +17,17 @@ from PIL import Image
 from pusa_app.errors import MediaError
 from pusa_app.media import _ffmpeg
 from pusa_app.media._files import StrPath, atomic_output, label, writing
-from pusa_app.media.clips import RECIPE_KEY, rate
+from pusa_app.media.clips import RECIPE_KEY, SWS, rate
 from pusa_app.media.fit import Frames
 
 DEFAULT_QUALITY = 12
 MAX_RECIPE_BYTES = 4_000_000
 FINISH_TIMEOUT = 600.0
 # The number of threads changes x264's decisions: one number, so that the bytes do not depend on the machine's cores.
-_ENCODER_THREADS = "4"
-_TO_BT709 = "scale=out_color_matrix=bt709:out_range=tv:flags=lanczos+accurate_rnd+full_chroma_int+full_chroma_inp"
-_BT709 = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
-_BITEXACT = ("-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact")
+ENCODER_THREADS = "4"
+TO_BT709 = f"scale=out_color_matrix=bt709:out_range=tv:{SWS}"
+BT709 = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
+BITEXACT = ("-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact")
 
 
 class ClipWriter:
@@ -72,12 +72,12 @@ class ClipWriter:
     def __enter__(self) -> ClipWriter:
         with contextlib.ExitStack() as stack:
             part = stack.enter_context(atomic_output(self.path))
-            tags = stack.enter_context(_tag_file(self._recipe))
+            tags = stack.enter_context(tag_file(self._recipe))
             arguments = [
                 *(["-f", "ffmetadata", "-i", _ffmpeg.file_url(tags)] if tags else []),
-                *("-map", "0:v", "-map_metadata", "1" if tags else "-1", *_BITEXACT),
-                *("-vf", _TO_BT709, "-pix_fmt", "yuv420p", *_BT709),
-                *("-c:v", "libx264", "-preset", "medium", "-crf", str(self._quality), "-threads", _ENCODER_THREADS),
+                *("-map", "0:v", "-map_metadata", "1" if tags else "-1", *BITEXACT),
+                *("-vf", TO_BT709, "-pix_fmt", "yuv420p", *BT709),
+                *("-c:v", "libx264", "-preset", "medium", "-crf", str(self._quality), "-threads", ENCODER_THREADS),
                 *("-movflags", "+faststart+use_metadata_tags", "-f", "mp4", "-y", _ffmpeg.file_url(part)),
             ]
             self._encoder = stack.enter_context(_Encoder(self.path, self._size, self._fps, arguments))
@@ -103,7 +103,7 @@ def write_gif(frames: Frames, path: StrPath, fps: float) -> None:
     height, width = frames.shape[1:3]
     palette = "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=sierra2_4a"
     with atomic_output(path) as part:
-        arguments = ["-vf", palette, "-loop", "0", *_BITEXACT, "-f", "gif", "-y", _ffmpeg.file_url(part)]
+        arguments = ["-vf", palette, "-loop", "0", *BITEXACT, "-f", "gif", "-y", _ffmpeg.file_url(part)]
         with _Encoder(Path(path), (width, height), fps, arguments) as encoder:
             encoder.write(frames)
 
@@ -176,7 +176,7 @@ class _Encoder:
         self._process.kill()
         self._process.wait()
         log = self._log.text()
-        if re.search(r"No space left|File too large|quota", log, re.IGNORECASE):
+        if _ffmpeg.disk_is_full(log):
             return MediaError(f"{self._name} cannot be written: the disk is full.")
         # "[libx264 @ 0x55] text" -> "text"
         last = re.sub(r"^(\[[^\]]*\] *)+", "", log.strip().splitlines()[-1])[:200] if log.strip() else "it was stopped"
@@ -191,7 +191,7 @@ def _check_frames(frames: Frames, size: tuple[int, int] | None) -> None:
 
 
 @contextlib.contextmanager
-def _tag_file(recipe: str | None) -> Iterator[Path | None]:
+def tag_file(recipe: str | None) -> Iterator[Path | None]:
     """The recipe as an ffmetadata file (an argument of a command line could not be that long); None without one."""
     if recipe is None:
         yield None

@@ -39,6 +39,7 @@ from pusa_app.media import (
 )
 from pusa_app.media import _ffmpeg as ffmpeg_room
 from pusa_app.media import clips as clips_room
+from pusa_app.media import images as images_room
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (12, 64, 96, 3)).astype(np.uint8)
 ROOT = Path(__file__).parents[2]
@@ -157,6 +158,28 @@ def test_a_tiny_file_with_a_huge_picture_is_refused_before_it_is_decoded(tmp_pat
     assert "too large" in refused(check_image, path)
     assert "too large" in refused(lambda p: load_image(p, 64, 64), path)
     assert time.perf_counter() - began < 15
+
+
+def test_a_picture_of_endless_passes_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each of the 20,000 passes takes 92 bytes in the file and goes over all pixels.
+    buffer = io.BytesIO()
+    Image.new("RGB", (4000, 4000), (200, 30, 30)).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    path = tmp_path / "bomb.jpg"
+    path.write_bytes(data[:-2] + 20_000 * last + b"\xff\xd9")
+    monkeypatch.setattr(images_room, "IMAGE_TIMEOUT", 0.5)
+    began = time.perf_counter()
+    assert "took more than 0 s to open" in refused(check_image, path)
+    assert "took more than 0 s to open" in refused(lambda p: load_image(p, 64, 64), path)
+    assert time.perf_counter() - began < 60
+
+
+def test_a_picture_of_too_many_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded("PNG"))
+    monkeypatch.setattr(images_room, "MAX_IMAGE_BYTES", 1000)
+    assert "too large" in refused(check_image, path)
 
 
 def test_the_limit_of_pillow_itself_is_lowered() -> None:
