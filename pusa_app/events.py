@@ -11,7 +11,10 @@ Phase = Literal["waiting", "loading", "encoding", "sampling", "decoding", "writi
 
 @dataclass(frozen=True)
 class Progress:
-    """Step `step` of `steps` of a phase is done; `seconds` since the run began; `part`, from 0, of `parts` is made."""
+    """Step `step` of `steps` of a phase is done; `seconds` since the run began; `part`, from 0, of `parts` is made.
+
+    memory: bytes that the worker holds, on the GPU the most that it held in this run; 0 where nobody measured it.
+    """
 
     phase: Phase
     step: int = 0
@@ -20,6 +23,7 @@ class Progress:
     sequence: int = 0
     part: int = 0
     parts: int = 1
+    memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,11 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The run ended without a clip; `message` is one line for the user."""
+    """The run ended without a clip; `message` is one line for the user. memory: it was memory that ran out."""
 
     message: str
     sequence: int = 0
+    memory: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,14 +50,14 @@ def render(
     out: Path | None = None,
     cancelled: Callable[[], bool] | None = None,
     state_path: Path | None = None,
-    embedded: Recipe | None = None,
+    embed: Callable[[Any, Path], Any] | None = None,
 ) -> Clip:
     """Make the clip of a recipe: the same recipe on the same machine gives the same frames, bit for bit.
 
     out: the MP4 to write, with the recipe inside; None keeps the frames in memory. state_path: where the latents are
     kept after each step, so that an interrupted run of this recipe goes on from there; it is removed at the end (part k
-    of several adds .k to the name). embedded: the recipe that the file holds where it is not this one (other names for
-    the same sources).
+    of several adds .k to the name). embed(recipe, folder): the recipe that a file in that folder holds, with other
+    names for the same sources, or None for no recipe inside; without `embed` it is the recipe itself.
     on_event gets Progress and Preview. Raises RecipeError, MediaError, ModelError when the model's numbers run out of
     range, and RunCancelled when `cancelled()` is true.
     """
@@ -74,10 +75,10 @@ def render(
         # Latents to frames to file, piece by piece: the clip is never in memory, nor on the disk twice.
         stop = plan.pieces[0].stop
         chunks = _until(maker.frames(plan.parts[0], 0, None), stop)
-        return _finish(chunks, recipe, run, out, embedded, states)
+        return _finish(chunks, recipe, run, out, embed, states)
     folder = None if out is None else Path(out).absolute().parent
     with media.scratch_folder(folder) as scratch:
-        return _finish(_pieces(plan, maker, scratch), recipe, run, out, embedded, states)
+        return _finish(_pieces(plan, maker, scratch), recipe, run, out, embed, states)
 
 
 def _check(timelines: Iterable[Timeline], backbone: Backbone) -> None:
@@ -92,7 +93,12 @@ def _check(timelines: Iterable[Timeline], backbone: Backbone) -> None:
 
 
 def _finish(
-    chunks: Iterator[np.ndarray], recipe: Recipe, run: _Run, out: Path | None, embedded: Recipe | None, states: _States
+    chunks: Iterator[np.ndarray],
+    recipe: Recipe,
+    run: _Run,
+    out: Path | None,
+    embed: Callable[[Any, Path], Any] | None,
+    states: _States,
 ) -> Clip:
     """Take the frames of the result to where they belong."""
     timeline, frames, count = recipe.timeline, None, 0
@@ -101,7 +107,9 @@ def _finish(
             frames = np.concatenate(list(chunks))
             count = len(frames)
         else:
-            out, text = Path(out), (embedded or recipe).to_json()
+            out = Path(out)
+            held = recipe if embed is None else embed(recipe, out.parent)
+            text = None if held is None else held.to_json()
             with media.ClipWriter(out, timeline.width, timeline.height, timeline.grid.fps, recipe_text=text) as writer:
                 for chunk in chunks:
                     run.check()

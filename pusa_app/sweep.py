@@ -67,10 +67,10 @@ def render_sweep(
     """Make all cells of a sweep one after another, then the grid `out` (an MP4).
 
     A cell that fails is shown as failed and costs no other. What was made stays when the sweep is cancelled or fails.
-    embed(recipe or sweep, folder): what a file in that folder holds inside, where it is not the thing itself (other
-    names for the same sources). log: where unforeseen faults of cells go. on_event gets Progress, whose parts are those
-    of all cells, and Preview. Raises RunCancelled, RecipeError and MediaError when the grid cannot be written, and the
-    error of the first cell when none could be made.
+    embed(recipe or sweep, folder): what a file in that folder holds inside, where it is not the thing itself: other
+    names for the same sources, or None for nothing. log: where unforeseen faults of cells go. on_event gets Progress,
+    whose parts are those of all cells, and Preview. Raises RunCancelled, RecipeError and MediaError when the grid
+    cannot be written, and the error of the first cell when none could be made.
     """
     out = Path(out)
     check_out(sweep, out)
@@ -81,7 +81,8 @@ def render_sweep(
         if first_error is not None and all(result.path is None for result in results):
             raise first_error
     cells = [_opener(result, sweep) for result in results]
-    inside = (sweep if embed is None else embed(sweep, out.parent)).to_json()
+    held = sweep if embed is None else embed(sweep, out.parent)
+    inside = None if held is None else held.to_json()
     count, fps = 0, sweep.recipe.timeline.grid.fps
     with (
         media.ClipWriter(out, grid.width, grid.height, fps, recipe_text=inside) as writer,
@@ -170,8 +171,7 @@ def _make_cells(
         run.begin(number)
         path = folder / _name(sweep, number)
         try:
-            inside = recipe if embed is None else embed(recipe, folder)
-            clip = render(recipe, backbone, run.tell, out=path, cancelled=run.cancelled, embedded=inside)
+            clip = render(recipe, backbone, run.tell, out=path, cancelled=run.cancelled, embed=embed)
             run.most_frames = max(run.most_frames, clip.num_frames)
             results.append(CellResult(labels, path))
         except RunCancelled:

@@ -1,11 +1,20 @@
 """The worker process: keeps one model loaded, renders one job at a time, tells what happens over its pipe.
 
-torch is imported here and nowhere on the way to here. The process ends when its pipe does, so that it never outlives
-the program that started it.
+    to the worker    ("run", job id, recipe JSON, output path, options) | ("cancel", job id) | ("warm", model id)
+    from the worker  (job id, Event), the last one of a job being Done, Failed or Cancelled
+
+options: {"state": where the checkpoint lies, "embed": whether the video holds its recipe, "lean": 1 for the smaller
+memory plan}; what is missing is no checkpoint, True and 0.
+
+Beside the video `clip.mp4` a job leaves its poster `clip.jpg` and its recipe `clip.json`. torch is imported here and
+nowhere on the way to here. The process ends when its pipe does, so that it never outlives the program that started it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import gc
 import logging
 import logging.handlers
 import os
@@ -14,12 +23,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pusa_app.errors import RunCancelled, UserError, in_words
+from pusa_app.errors import RunCancelled, UserError, in_words, is_memory
 from pusa_app.events import Cancelled, Done, Event, Failed, Preview, Progress
 
 if TYPE_CHECKING:
@@ -30,9 +39,11 @@ Work = TypeVar("Work", "Recipe", "Sweep")
 MAX_LOG_BYTES = 2_000_000
 
 
-def main(pipe: Connection, log_file: str) -> None:
-    """Serve jobs until the pipe closes."""
+def main(pipe: Connection, log_file: str, device: str = "") -> None:
+    """Serve jobs until the pipe closes. device: the GPU to use, as CUDA_VISIBLE_DEVICES names it; "" is as it comes."""
     _die_with_parent()
+    if device:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device  # torch, which is not here yet, sees this one only
     # Ctrl-C in a terminal reaches every process of its group; the program decides what it means, not the worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log = _open_log(Path(log_file))
@@ -43,8 +54,9 @@ def main(pipe: Connection, log_file: str) -> None:
         if verb == "warm":
             worker.warm(rest[0])
         else:
-            job_id, recipe, out = rest
-            mailbox.send(job_id, worker.run(job_id, recipe, out, mailbox.cancelled))
+            job_id, recipe, out, *options = rest
+            mailbox.send(job_id, worker.run(job_id, recipe, out, mailbox.cancelled, *options))
+            mailbox.forget(job_id)
 
 
 class Mailbox:
@@ -53,7 +65,7 @@ class Mailbox:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._cancelled: set[str] = set()
-        self.tasks: queue.Queue[tuple[str, ...]] = queue.Queue()
+        self.tasks: queue.Queue[tuple[Any, ...]] = queue.Queue()
         threading.Thread(target=self._read, name="mailbox", daemon=True).start()
 
     def _read(self) -> None:
@@ -71,6 +83,10 @@ class Mailbox:
     def cancelled(self, job_id: str) -> bool:
         return job_id in self._cancelled
 
+    def forget(self, job_id: str) -> None:
+        """The job has ended: a cancel that comes too late must not meet a later run of it."""
+        self._cancelled.discard(job_id)
+
     def send(self, job_id: str, event: Event) -> None:
         try:
             self._pipe.send((job_id, event))
@@ -83,66 +99,100 @@ class Worker:
 
     def __init__(self, send: Any, log: logging.Logger) -> None:
         self._send, self._log = send, log
-        self._model: str | None = None
+        self._loaded: tuple[str, int] | None = None  # model id and memory plan
         self._backbone: Any = None
 
     def warm(self, model: str) -> None:
         """Load a model that nobody asked for yet; what is wrong with it is told to the job that needs it."""
         try:
-            self._load(model, lambda event: None)
+            self._load(model, 0, lambda event: None)
             import pusa_app.render  # noqa: F401
         except Exception:  # noqa: BLE001 - see above
             self._log.exception("warming up %s", model)
 
-    def run(self, job_id: str, recipe_json: str, out: str, cancelled: Any) -> Event:
-        """Done, Failed or Cancelled; never raises."""
-        started = time.monotonic()
-
-        def tell(event: Event) -> None:
-            # How the run ended is ours to say, once the file is in its place.
-            if isinstance(event, Progress | Preview):
-                self._send(job_id, event)
-
+    def run(
+        self,
+        job_id: str,
+        recipe_json: str,
+        out: str,
+        cancelled: Callable[[str], bool],
+        options: Mapping[str, Any] | None = None,
+    ) -> Event:
+        """Done, Failed or Cancelled; never raises. options: see the top of this file."""
+        failed = None
         try:
-            from pusa_app.timeline import Recipe, Sweep, is_sweep
-
-            work = Sweep.from_json(recipe_json) if is_sweep(recipe_json) else Recipe.from_json(recipe_json)
-            self._load(work.recipe.model if isinstance(work, Sweep) else work.model, tell)
-            if cancelled(job_id):
-                return Cancelled()
-            num_frames = self._make(work, Path(out), tell, lambda: cancelled(job_id))
-            self._save_poster(Path(out))
-            return Done(out, work.to_json(), time.monotonic() - started, num_frames)
+            return self._run(job_id, recipe_json, Path(out), lambda: cancelled(job_id), options or {})
         except RunCancelled:
             return Cancelled()
         except UserError as error:
             return Failed(in_words(error))
         except Exception as error:  # noqa: BLE001 - whatever a model does, the worker lives on and the user gets a sentence
             self._log.exception("job %s", job_id)
-            return Failed(in_words(error))
+            failed = Failed(in_words(error), memory=is_memory(error))
+        # Not before here: the traceback holds on to the tensors of all its frames.
+        if failed.memory:
+            self._unload()
+        return failed
 
-    def _make(self, work: Recipe | Sweep, out: Path, tell: Any, cancelled: Callable[[], bool]) -> int:
+    def _run(
+        self, job_id: str, recipe_json: str, out: Path, cancelled: Callable[[], bool], options: Mapping[str, Any]
+    ) -> Event:
+        started = time.monotonic()
+
+        def tell(event: Event) -> None:
+            # How the run ended is ours to say, once the file is in its place.
+            if isinstance(event, Progress):
+                self._send(job_id, dataclasses.replace(event, memory=memory_held()))
+            elif isinstance(event, Preview):
+                self._send(job_id, event)
+
+        from pusa_app.timeline import Recipe, Sweep, is_sweep
+
+        work = Sweep.from_json(recipe_json) if is_sweep(recipe_json) else Recipe.from_json(recipe_json)
+        self._load(work.recipe.model if isinstance(work, Sweep) else work.model, int(options.get("lean", 0)), tell)
+        if cancelled():
+            return Cancelled()
+        _count_memory_from_here()
+        num_frames = self._make(work, out, tell, cancelled, options)
+        self._save_poster(out)
+        self._save_sidecar(work, out)
+        return Done(str(out), work.to_json(), time.monotonic() - started, num_frames)
+
+    def _make(
+        self, work: Recipe | Sweep, out: Path, tell: Any, cancelled: Callable[[], bool], options: Mapping[str, Any]
+    ) -> int:
         """Render to `out`; returns the number of frames there."""
         from pusa_app.timeline import Sweep
 
+        embed = _seen_from if options.get("embed", True) else _nothing
         if isinstance(work, Sweep):
             from pusa_app.sweep import render_sweep
 
             return render_sweep(
-                work, self._backbone, tell, out=out, cancelled=cancelled, embed=_seen_from, log=self._log
+                work, self._backbone, tell, out=out, cancelled=cancelled, embed=embed, log=self._log
             ).num_frames
         from pusa_app.render import render
 
-        inside = _seen_from(work, out.parent)
-        return render(work, self._backbone, tell, out=out, cancelled=cancelled, embedded=inside).num_frames
+        return render(work, self._backbone, tell, out=out, cancelled=cancelled, embed=embed).num_frames
 
-    def _load(self, model: str, tell: Any) -> None:
-        if self._model == model:
+    def _load(self, model: str, lean: int, tell: Any) -> None:
+        if self._loaded == (model, lean):
             return
         tell(Progress("loading"))
-        self._model, self._backbone = None, None  # the old model leaves before the new one comes
-        self._backbone = load_backbone(model)
-        self._model = model
+        self._unload()  # the old model leaves before the new one comes
+        self._backbone = load_backbone(model, lean)
+        self._loaded = model, lean
+
+    def _unload(self) -> None:
+        """Let go of the model and of what the GPU holds for it."""
+        if self._loaded is None and self._backbone is None:
+            return
+        self._loaded, self._backbone = None, None
+        gc.collect()
+        # A GPU whose driver has given up raises here too; its next job says so.
+        with contextlib.suppress(Exception):
+            if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
 
     def _save_poster(self, out: Path) -> None:
         """The frame in the middle, for lists. Its lack is no reason to lose a video."""
@@ -156,10 +206,50 @@ class Worker:
         except (UserError, OSError):
             self._log.exception("poster of %s", out.name)
 
+    def _save_sidecar(self, work: Recipe | Sweep, out: Path) -> None:
+        """The recipe beside the video, which keeps it when the video is re-encoded or holds none."""
+        from pusa_app import media
+
+        path = sidecar_of(out)
+        try:
+            with media.atomic_output(path) as part, media.writing(path.name):
+                part.write_text(_seen_from(work, out.parent).to_json(), encoding="utf-8")
+        except UserError:
+            self._log.exception("sidecar of %s", out.name)
+
 
 def _seen_from(work: Work, folder: Path) -> Work:
     """A recipe or a sweep with paths relative to a folder: a shared video must not tell where it was made."""
     return work.with_paths(lambda path: os.path.relpath(path, folder))
+
+
+def _nothing(work: Recipe | Sweep, folder: Path) -> None:
+    """What a video holds inside whose recipe is nobody's business."""
+
+
+def memory_held() -> int:
+    """Bytes that this process holds: the most on the GPU since the run began, else its resident size, 0 if unknown."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        with contextlib.suppress(Exception):  # a GPU that is lost
+            return int(torch.cuda.max_memory_reserved())
+    with contextlib.suppress(Exception):  # no psutil, or a system that does not tell
+        import psutil
+
+        return int(psutil.Process().memory_info().rss)
+    return 0
+
+
+def _count_memory_from_here() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        with contextlib.suppress(Exception):
+            torch.cuda.reset_peak_memory_stats()
+
+
+def sidecar_of(result: Path) -> Path:
+    """Where the recipe of a result lies."""
+    return result.with_suffix(".json")
 
 
 def poster_of(result: Path) -> Path:
@@ -167,25 +257,25 @@ def poster_of(result: Path) -> Path:
     return result.with_suffix(".jpg")
 
 
-def load_backbone(model: str) -> Any:
-    """The loaded model; the fake one only where a test asked for it."""
+def load_backbone(model: str, lean: int = 0) -> Any:
+    """The loaded model; the fake one only where a test asked for it. lean 1 is the smaller memory plan."""
     from pusa_app import testing
 
     if testing.enabled() and model == testing.FAKE:
-        return testing.backbone()
+        return testing.backbone(lean)
     from pusa_app.models import load_backbone as load
 
-    return load(model)
+    return load(model, lean=lean)
 
 
 def _open_log(path: Path) -> logging.Logger:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=MAX_LOG_BYTES, backupCount=1, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log = logging.getLogger("pusa_app.worker")
-    log.setLevel(logging.INFO)
-    log.addHandler(handler)
-    return log
+    everything = logging.getLogger("pusa_app")  # rendering has things to say too
+    everything.setLevel(logging.INFO)
+    everything.addHandler(handler)
+    return logging.getLogger("pusa_app.worker")
 
 
 def _die_with_parent() -> None:

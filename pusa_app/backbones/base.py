@@ -24,6 +24,7 @@ class Backbone(Protocol):
 
     spec: BackboneSpec
     device: torch.device
+    version: str  # changes when the weights do, so that no run goes on with others than it began with
 
     def encode_text(self, prompt: str) -> Text:
         """Encode one prompt; the empty string is the model's null text."""

@@ -33,6 +33,8 @@ FAKE_SPEC = BackboneSpec(
 class FakeBackbone:
     """delay: seconds that each velocity takes; fail_at: the velocity call, from 1, that raises RuntimeError."""
 
+    version = FAKE_SPEC.family
+
     def __init__(self, spec: BackboneSpec = FAKE_SPEC, delay: float = 0.0, fail_at: int | None = None) -> None:
         self.spec, self.delay, self.fail_at = spec, delay, fail_at
         self.device = torch.device("cpu")

@@ -29,7 +29,7 @@ class Replacement:
 
     def __init__(self, inner: Backbone) -> None:
         self._inner = inner
-        self.spec, self.device = inner.spec, inner.device
+        self.spec, self.device, self.version = inner.spec, inner.device, inner.version
 
     def encode_text(self, prompt: str) -> Text:
         return self._inner.encode_text(prompt)

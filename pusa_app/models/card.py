@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -92,3 +93,15 @@ class ModelCard(BaseModel):
     folder: Path | None
     spec: BackboneSpec
     tasks: tuple[TaskName, ...]
+
+
+def version_of(folder: Path) -> str:
+    """A mark of a model folder that changes when its weights or configs do, from names, sizes and times of its files.
+
+    Raises OSError when the folder cannot be read.
+    """
+    mark = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in {".json", ".safetensors"}):
+        status = path.stat()
+        mark.update(f"{path.relative_to(folder).as_posix()} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return mark.hexdigest()

@@ -52,8 +52,9 @@ def get_card(model_id: str) -> ModelCard:
     raise ModelError(f"There is no model {model_id[:100]!r}: choose {', '.join(entries)}, or give a model folder.")
 
 
-def load_backbone(card: ModelCard | str, device: str | None = None) -> Backbone:
-    """Open a model for rendering. device: "cpu", "cuda", ...; None takes the GPU when there is one.
+def load_backbone(card: ModelCard | str, device: str | None = None, lean: int = 0) -> Backbone:
+    """Open a model for rendering. device: "cpu", "cuda", ...; None takes the GPU when there is one. lean 1 is slower
+    and needs less memory.
 
     Raises ModelError with one line when it is not on this machine or its files are damaged.
     """
@@ -67,7 +68,7 @@ def load_backbone(card: ModelCard | str, device: str | None = None) -> Backbone:
     from pusa_app.backbones.mochi import MochiBackbone
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return MochiBackbone.from_folder(card.folder, card.spec, device)
+    return MochiBackbone.from_folder(card.folder, card.spec, device, lean=bool(lean))
 
 
 def _entries() -> list[dict[str, str]]:

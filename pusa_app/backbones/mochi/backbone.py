@@ -21,8 +21,8 @@ from pusa_app.backbones.base import Text
 from pusa_app.backbones.mochi.decoder import decode_chunks, enable_streaming
 from pusa_app.backbones.mochi.preview import LatentPreview
 from pusa_app.backbones.mochi.transformer import VectorizedMochiTransformer3DModel
-from pusa_app.errors import ModelError
-from pusa_app.models.card import BackboneSpec
+from pusa_app.errors import ModelError, is_memory
+from pusa_app.models.card import BackboneSpec, version_of
 
 T = TypeVar("T")
 PARTS = ("tokenizer", "text_encoder", "transformer", "vae")
@@ -45,9 +45,19 @@ class MochiBackbone:
         vae: AutoencoderKLMochi,
         preview: LatentPreview | None = None,
         null_is_empty: bool = True,
+        *,
+        device: torch.device | None = None,
+        lean: bool = False,
+        version: str = "",
     ) -> None:
-        """null_is_empty: the empty prompt is no token at all, as Mochi was trained, not an end-of-text token."""
-        self.spec = spec
+        """null_is_empty: the empty prompt is no token at all, as Mochi was trained, not an end-of-text token.
+
+        device: where to compute, None where the transformer is. lean: as little memory as gives the same result, and
+        slower: texts run one by one, one slot is decoded at a time, and of text encoder, transformer and VAE only the
+        one in use is on a GPU. The VAE encodes whole clips all the same: its encoder attends to all frames, and the
+        norms of both halves go over whole pictures, so tiles in time or space would be another clip.
+        """
+        self.spec, self.lean, self.version = spec, lean, version
         self.tokenizer, self.text_encoder = tokenizer, text_encoder.eval()
         self.transformer, self.vae = transformer.eval(), vae.eval()
         self.null_is_empty = null_is_empty
@@ -58,6 +68,9 @@ class MochiBackbone:
         ones = [1.0] * config.latent_channels
         self._mean = torch.tensor(config.latents_mean or [0.0 for _ in ones]).view(-1, 1, 1, 1)
         self._std = torch.tensor(config.latents_std or ones).view(-1, 1, 1, 1) / config.scaling_factor
+        self.device = device or transformer.device
+        takes_turns = lean and self.device.type != "cpu"
+        self._turns = Turns((text_encoder, transformer, vae), self.device) if takes_turns else None
 
     @classmethod
     def from_folder(
@@ -66,8 +79,9 @@ class MochiBackbone:
         spec: BackboneSpec,
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
+        lean: bool = False,
     ) -> MochiBackbone:
-        """Load a diffusers folder; dtype defaults to fp32 on the CPU and bf16 elsewhere.
+        """Load a diffusers folder; dtype defaults to fp32 on the CPU and bf16 elsewhere. lean: see the constructor.
 
         Only safetensors are read. Raises ModelError with one line when a part is missing or broken.
         """
@@ -78,10 +92,13 @@ class MochiBackbone:
             if not (folder / part).is_dir():
                 raise ModelError(f"The model in {folder} is incomplete: its folder {part} is missing.")
         with _silent_libraries():
-            return cls._from_folder(folder, spec, device, dtype)
+            return cls._from_folder(folder, spec, device, dtype, lean)
 
     @classmethod
-    def _from_folder(cls, folder: Path, spec: BackboneSpec, device: torch.device, dtype: torch.dtype) -> MochiBackbone:
+    def _from_folder(
+        cls, folder: Path, spec: BackboneSpec, device: torch.device, dtype: torch.dtype, lean: bool
+    ) -> MochiBackbone:
+        version = version_of(folder)  # before the files are read: what changes meanwhile is another version
         # Without trust_remote_code=False a folder with code in it makes transformers ask whether to run it.
         options = {"local_files_only": True, "trust_remote_code": False}
         tokenizer = _load(folder / "tokenizer", lambda path: AutoTokenizer.from_pretrained(path, **options))
@@ -90,19 +107,20 @@ class MochiBackbone:
         vae = _load_weights(AutoencoderKLMochi, folder / "vae", dtype)
         preview = _load(folder, lambda path: LatentPreview.from_folder(path, transformer.config.in_channels))
         _check_spec(spec, transformer, vae, folder)
+        if not lean:
+            text_encoder, transformer, vae = (part.to(device) for part in (text_encoder, transformer, vae))
         return cls(
             spec,
             tokenizer,
-            text_encoder.to(device),
-            transformer.to(device),
-            vae.to(device),
+            text_encoder,
+            transformer,
+            vae,
             preview,
             null_is_empty=_null_is_empty(folder),
+            device=device,
+            lean=lean,
+            version=version,
         )
-
-    @property
-    def device(self) -> torch.device:
-        return self.transformer.device
 
     @torch.inference_mode()
     def encode_text(self, prompt: str) -> Text:
@@ -119,6 +137,7 @@ class MochiBackbone:
         tokens = self.tokenizer(
             prompt, max_length=self.spec.max_text_tokens, truncation=True, return_tensors="pt", verbose=False
         )
+        self._need(self.text_encoder)
         embeds = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
         return Text(embeds[0].to(self.transformer.dtype))
 
@@ -126,6 +145,7 @@ class MochiBackbone:
     def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
         x = torch.from_numpy(frames).to(self.device).permute(3, 0, 1, 2)[None]
         x = x.to(self.vae.dtype) / 127.5 - 1
+        self._need(self.vae)
         raw = self.vae.encode(x).latent_dist.mode()[0].float().cpu()
         # Pusa V0.5's own sampler puts raw latents into z, though it decodes all of z as normalized.
         return raw if self.spec.latent_space == "pusa_raw" else (raw - self._mean) / self._std
@@ -135,7 +155,8 @@ class MochiBackbone:
         tokens = z[0].numel() // self.transformer.config.patch_size**2
         time = ((1 - sigma.float()) * MODEL_TIME)[None]
         x = z[None].to(self.transformer.dtype)
-        if len(texts) > 1 and tokens < BATCH_BELOW_TOKENS:
+        self._need(self.transformer)
+        if len(texts) > 1 and tokens < BATCH_BELOW_TOKENS and not self.lean:
             embeds, mask = _pad([text.embeds for text in texts])
             batch = len(texts)
             output = self.transformer(
@@ -147,12 +168,38 @@ class MochiBackbone:
     @torch.inference_mode()
     def decode(self, z: torch.Tensor) -> Iterator[np.ndarray]:
         raw = z.float().cpu() * self._std + self._mean
-        for frames in decode_chunks(self.vae, raw.to(self.device, self.vae.dtype)):
+        self._need(self.vae)
+        for frames in decode_chunks(self.vae, raw.to(self.device, self.vae.dtype), 1 if self.lean else None):
             pixels = ((frames.float() + 1) * 127.5).round().clamp(0, 255)
             yield pixels.byte().permute(1, 2, 3, 0).contiguous().cpu().numpy()
 
     def preview(self, z: torch.Tensor) -> np.ndarray:
         return self._preview(z)
+
+    def _need(self, module: torch.nn.Module) -> None:
+        if self._turns is not None:
+            self._turns.take(module)
+
+
+class Turns:
+    """Modules that take turns on a device: one is there, the others wait in the memory of the machine."""
+
+    def __init__(self, modules: Sequence[torch.nn.Module], device: torch.device) -> None:
+        self._modules, self._device = modules, device
+        self._there: torch.nn.Module | None = None
+
+    def take(self, module: torch.nn.Module) -> None:
+        """Bring a module to the device, once the others have left it."""
+        if module is self._there:
+            return
+        self._there = None  # until the move has come to its end: memory may run out in the midst of it
+        for other in self._modules:
+            if other is not module:
+                other.to("cpu")
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()  # the next one needs large blocks, and the holes of the last one are none
+        module.to(self._device)
+        self._there = module
 
 
 def _pad(embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -201,6 +248,8 @@ def _load(path: Path, load: Callable[[Path], T]) -> T:
     try:
         return load(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        if is_memory(error):
+            raise
         # bad JSON, no weights, a truncated file, tensors that do not fit: each library has its own exception for these
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
         raise ModelError(f"The model part {path} cannot be loaded ({reason}): get its files again.") from error

@@ -1,0 +1,167 @@
+"""The worker without its process: what it writes, what it tells, what it says of memory."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pusa_app import media, testing, worker
+from pusa_app.errors import MediaError, ModelError, in_words, is_memory
+from pusa_app.events import Cancelled, Done, Event, Failed, Progress
+from pusa_app.studio import new_recipe
+from pusa_app.timeline import Recipe, Sweep, new_sweep
+from pusa_app.worker import Worker, poster_of, sidecar_of
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PUSA_TEST_FAKE", "1")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "results").mkdir()
+    Image.new("RGB", (64, 64), (200, 30, 30)).save(tmp_path / "runs" / "red.png")
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+def made(events: list[Event]) -> Worker:
+    return Worker(lambda job_id, event: events.append(event), logging.getLogger("test"))
+
+
+def recipe(tmp_path: Path, **fields: Any) -> Recipe:
+    keyframes = [{"slot": 0, "source": {"kind": "image", "path": str(tmp_path / "runs" / "red.png")}}]
+    defaults: dict[str, Any] = {"prompt": "blue", "num_frames": 7, "steps": 2, "keyframes": keyframes}
+    return new_recipe(testing.card(), "image-to-video", **{**defaults, **fields})
+
+
+def run(made: Worker, work: Recipe | Sweep, out: Path, **options: Any) -> Event:
+    return made.run("job", work.to_json(), str(out), lambda job_id: False, options)
+
+
+def test_a_job_leaves_a_video_a_poster_and_its_recipe(made: Worker, events: list[Event], tmp_path: Path) -> None:
+    out = tmp_path / "results" / "a.mp4"
+    work = recipe(tmp_path)
+    done = run(made, work, out)
+    assert isinstance(done, Done) and (done.path, done.num_frames) == (str(out), 7)
+    assert Recipe.from_json(done.recipe) == work
+    assert sorted(p.name for p in out.parent.iterdir()) == ["a.jpg", "a.json", "a.mp4"]
+    beside = Recipe.from_file(sidecar_of(out))
+    assert beside.paths == ["../runs/red.png"], "a shared recipe does not tell where it was made"
+    assert Recipe.from_json(media.read_recipe_text(out)) == beside
+    assert media.check_image(poster_of(out)).format == "JPEG"
+    progress = [event for event in events if isinstance(event, Progress) and event.phase != "loading"]
+    assert progress and all(10**7 < event.memory < 10**12 for event in progress)
+
+
+def test_a_video_without_its_recipe_has_it_beside(made: Worker, tmp_path: Path) -> None:
+    out = tmp_path / "results" / "a.mp4"
+    assert isinstance(run(made, recipe(tmp_path), out, embed=False), Done)
+    with pytest.raises(MediaError, match="no recipe"):
+        media.read_recipe_text(out)
+    assert Recipe.from_file(sidecar_of(out)).prompt == "blue"
+    work = new_sweep(recipe(tmp_path), {"kind": "seed", "values": [1, 2]})
+    grid = tmp_path / "results" / "grid.mp4"
+    assert isinstance(run(made, work, grid, embed=False), Done)
+    cells = sorted((tmp_path / "results" / "grid-cells").glob("*.mp4"))
+    assert len(cells) == 2
+    for path in (grid, *cells):
+        with pytest.raises(MediaError, match="no recipe"):
+            media.read_recipe_text(path)
+    assert Sweep.from_json(sidecar_of(grid).read_text()).recipe.paths == ["../runs/red.png"]
+
+
+def test_a_sidecar_that_cannot_be_written_loses_no_video(made: Worker, tmp_path: Path) -> None:
+    out = tmp_path / "results" / "a.mp4"
+    sidecar_of(out).mkdir()
+    assert isinstance(run(made, recipe(tmp_path), out), Done) and out.is_file()
+
+
+def test_a_job_that_was_cancelled_before_it_began(made: Worker, tmp_path: Path) -> None:
+    out = tmp_path / "results" / "a.mp4"
+    assert made.run("job", recipe(tmp_path).to_json(), str(out), lambda job_id: True) == Cancelled()
+    assert list(out.parent.iterdir()) == []
+
+
+def test_after_a_memory_failure_the_model_is_gone_and_the_smaller_plan_is_tried(
+    made: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[int] = []
+    models: list[weakref.ref[Any]] = []
+    real = worker.load_backbone
+
+    def load(model: str, lean: int = 0) -> Any:
+        plans.append(lean)
+        backbone = real(model, lean)
+        models.append(weakref.ref(backbone))
+        return backbone
+
+    monkeypatch.setattr(worker, "load_backbone", load)
+    monkeypatch.setenv("PUSA_TEST_FAKE_FAIL", "memory-once")
+    out = tmp_path / "results" / "a.mp4"
+    failed = run(made, recipe(tmp_path), out)
+    assert isinstance(failed, Failed) and failed.memory and "not enough memory" in failed.message
+    gc.collect()
+    assert models[0]() is None, "nothing holds on to a model that memory ran out for"
+    assert isinstance(run(made, recipe(tmp_path), out, lean=1), Done)
+    assert isinstance(run(made, recipe(tmp_path), out, lean=1), Done)
+    assert plans == [0, 1], "a model is loaded again for another plan only"
+
+
+@pytest.mark.parametrize("fault", ["user", "error"])
+def test_other_failures_are_not_memory(
+    made: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setenv("PUSA_TEST_FAKE_FAIL", fault)
+    failed = run(made, recipe(tmp_path), tmp_path / "results" / "a.mp4")
+    assert isinstance(failed, Failed) and not failed.memory
+    monkeypatch.delenv("PUSA_TEST_FAKE_FAIL")
+    assert isinstance(run(made, recipe(tmp_path), tmp_path / "results" / "a.mp4"), Done)
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (OutOfMemoryError("of some kind"), True),
+        (RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), False),
+        (OSError(28, "No space left on device"), False),
+        (MediaError("out of memory.png is damaged"), False),
+        (ModelError("no"), False),
+    ],
+)
+def test_what_is_memory(error: Exception, expected: bool) -> None:
+    assert is_memory(error) is expected
+    assert ("not enough memory" in in_words(error)) is expected
+
+
+def test_a_real_allocation_that_fails_is_memory() -> None:
+    import torch
+
+    with pytest.raises((RuntimeError, MemoryError)) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_memory(caught.value)
+
+
+def test_the_sidecar_is_json(made: Worker, tmp_path: Path) -> None:
+    out = tmp_path / "results" / "ü b.mp4"
+    run(made, recipe(tmp_path, prompt="blaue Kugel – 青"), out)
+    assert json.loads(sidecar_of(out).read_text(encoding="utf-8"))["prompt"] == "blaue Kugel – 青"
