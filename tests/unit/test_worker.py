@@ -35,7 +35,9 @@ def events() -> list[Event]:
 
 @pytest.fixture
 def made(events: list[Event]) -> Worker:
-    return Worker(lambda job_id, event: events.append(event), logging.getLogger("test"))
+    log = logging.getLogger("test_worker")
+    log.propagate = False  # pytest keeps every record, and a record its traceback
+    return Worker(lambda job_id, event: events.append(event), log)
 
 
 def recipe(tmp_path: Path, **fields: Any) -> Recipe:
