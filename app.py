@@ -25,14 +25,23 @@ def main() -> int:
 
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from pusa_app.errors import UserError
-    from pusa_app.settings import Settings, default_data_dir
+    from pusa_app.settings import SHARED_BYTES, SHARED_QUEUE, Settings, default_data_dir
     from pusa_app.studio import Studio
     from pusa_app.ui import build, look
 
     data_dir = options.data_dir.expanduser().absolute() if options.data_dir else default_data_dir()
-    settings = Settings(data_dir=data_dir, host=host, port=options.port)
-    studio = Studio(settings)
+    shared = options.share or host not in LOCAL or auth is not None or options.shared
+    settings = Settings(
+        data_dir=data_dir,
+        host=host,
+        port=options.port,
+        workers=options.workers,
+        shared=shared,
+        **({"max_queue_per_owner": SHARED_QUEUE, "quota_bytes": SHARED_BYTES} if shared else {}),
+    )
+    studio = None
     try:
+        studio = Studio(settings)
         page = build(studio)
         _, local, public = page.launch(
             quiet=True,
@@ -60,7 +69,8 @@ def main() -> int:
         print(f"Port {settings.port} is taken: choose another one with --port.", file=sys.stderr)
         return 2
     finally:
-        studio.close()
+        if studio is not None:
+            studio.close()
     return 0
 
 
@@ -73,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=os.environ.get("GRADIO_SERVER_PORT", "7860"))
     parser.add_argument("--share", action="store_true", help="also make a public link (needs a login)")
     parser.add_argument("--data-dir", type=Path, help="where videos and logs are kept (also: PUSA_DATA_DIR)")
+    parser.add_argument(
+        "--workers", type=int, default=1, choices=range(1, 17), metavar="N", help="videos made at once, one on each GPU"
+    )
+    parser.add_argument(
+        "--shared", action="store_true", help="behind a proxy: every visitor has a queue and a library of his own"
+    )
     login = parser.add_mutually_exclusive_group()
     login.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for this login (also: PUSA_AUTH)")
     login.add_argument("--no-auth", action="store_true", help="let everybody in who can reach the page")

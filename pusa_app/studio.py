@@ -3,303 +3,362 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
-import re
 import secrets
 import shutil
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from pusa_app import testing, worker
-from pusa_app.errors import MediaError, ModelError, RecipeError, UserError
-from pusa_app.events import Event, Preview, Progress
-from pusa_app.jobs import EventLog, Job, JobStore, MemoryStore, Supervisor, new_id
-from pusa_app.models import ModelCard, get_card, list_cards
-from pusa_app.pace import Pace
-from pusa_app.settings import Settings
-from pusa_app.timeline import (
-    FrameGrid,
-    Given,
-    Kept,
-    Keyframe,
-    Options,
-    Recipe,
-    Sweep,
-    Timeline,
-    build,
-    get_task,
-    is_sweep,
-    plan_of,
+from filelock import FileLock, Timeout
+
+from pusa_app import worker
+from pusa_app.checks import (
+    card_of,
+    cards,
+    check_recipe,
+    check_sweep,
+    default_card,
+    given_clip,
+    new_recipe,
 )
+from pusa_app.errors import ModelError, RecipeError, StoreError, UserError
+from pusa_app.events import Done, Event, Preview, Progress
+from pusa_app.jobs import EventLog, Job, JobStore, Supervisor, new_id
+from pusa_app.pace import Pace
+from pusa_app.results import Results, words_of
+from pusa_app.settings import Settings
+from pusa_app.timeline import NoiseSchedule, Recipe, Sweep, is_sweep, plan_of
 
 if TYPE_CHECKING:
     from pusa_app.sweep import CellResult
 
 Work = TypeVar("Work", Recipe, Sweep)
 
-# A clip may have this many times the pixels that its model was made for; more is noise and hours of waiting.
-MAX_AREA = 4
-MAX_STEPS = Settings.max_steps
+INTERRUPTED = "The program ended before this video was finished."
+HOUSEKEEPING_SECONDS = 3600.0
+# What a run may need beside its video: frames of unfinished parts, checkpoints.
+BYTES_PER_PIXEL = 4
 
-
-def cards() -> list[ModelCard]:
-    """All models on this machine, the one to begin with first."""
-    return [*([testing.card()] if testing.enabled() else []), *list_cards()]
-
-
-def default_card() -> ModelCard:
-    """The model to begin with; raises ModelError with what to do when there is none at all."""
-    found = cards()
-    return found[0] if found else get_card("mini")
-
-
-def card_of(model: str) -> ModelCard:
-    """The card of a model; raises ModelError when it is unknown or not on this machine."""
-    card = testing.card() if testing.enabled() and model == testing.FAKE else get_card(model)
-    if card.folder is None:
-        raise ModelError(f"The model {card.id} is not on this machine.")
-    return card
-
-
-def new_recipe(
-    card: ModelCard,
-    task: str,
-    *,
-    prompt: str = "",
-    negative_prompt: str = "",
-    keyframes: Sequence[Keyframe | dict[str, Any]] = (),
-    num_frames: int | None = None,
-    size: tuple[int, int] | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    seed: int = 0,
-    schedule: dict[str, Any] | None = None,
-    options: Options | dict[str, Any] | None = None,
-    color_match: bool | None = None,
-) -> Recipe:
-    """A recipe for a model; what is None is the model's own. size is (width, height) in pixels.
-
-    Raises RecipeError when a number cannot be; `check_recipe` says whether the model can do it.
-    """
-    spec = card.spec
-    frames = spec.num_frames if num_frames is None else num_frames
-    if (frames - 1) % spec.temporal_stride:
-        raise RecipeError(
-            f"A length of {frames} frames does not fit {card.id}: "
-            f"it must be {spec.temporal_stride}*n + 1, for example {spec.nearest_length(frames)}."
-        )
-    width, height = size or (spec.width, spec.height)
-    fields = {
-        "task": get_task(task).name,
-        "model": card.id,
-        "prompt": prompt,
-        "negative_prompt": negative_prompt,
-        "timeline": {
-            "grid": {"num_frames": frames, "temporal_stride": spec.temporal_stride, "fps": spec.fps},
-            "width": width,
-            "height": height,
-            "keyframes": list(keyframes),
-        },
-        "steps": spec.steps if steps is None else steps,
-        "guidance": spec.guidance_for(get_task(task).name) if guidance is None else guidance,
-        "seed": seed,
-        "schedule": schedule,
-        "options": options or {},
-        "color_match": get_task(task).color_match if color_match is None else color_match,
-    }
-    return build(Recipe, fields, what="recipe")
-
-
-def check_recipe(recipe: Recipe, max_steps: int = MAX_STEPS, sources: bool = True) -> ModelCard:
-    """Everything that can be said against a recipe without loading its model, its pictures and clips included.
-
-    sources False: only the numbers are looked at, not the keyframes. Returns the model's card; raises RecipeError,
-    ModelError or MediaError.
-    """
-    card = card_of(recipe.model)
-    spec, timeline = card.spec, recipe.timeline
-    task = get_task(recipe.task)
-    if recipe.task not in card.tasks:
-        raise RecipeError(f"The model {card.id} does not do {task.title.lower()}: it does {', '.join(card.tasks)}.")
-    if timeline.grid.temporal_stride != spec.temporal_stride:
-        raise RecipeError(
-            f"This recipe has {timeline.grid.temporal_stride} frames a slot and the model {card.id} has "
-            f"{spec.temporal_stride}: it was made for another model."
-        )
-    low, high = min(spec.lengths()), max(spec.lengths())
-    if not low <= timeline.grid.num_frames <= high:
-        raise RecipeError(
-            f"A length of {timeline.grid.num_frames} frames is outside what {card.id} does: use {low} to {high}."
-        )
-    if timeline.width * timeline.height > MAX_AREA * spec.width * spec.height:
-        raise RecipeError(
-            f"The size {timeline.width}x{timeline.height} is too large for {card.id}, "
-            f"which was made for {spec.width}x{spec.height}."
-        )
-    if recipe.steps > max_steps:
-        raise RecipeError(f"{recipe.steps} steps are too many: use at most {max_steps}.")
-    if problems := timeline.problems(spec.size_multiple):
-        raise RecipeError(problems[0])
-    if sources:
-        plan = plan_of(recipe)
-        for part in plan.parts:
-            _check_part(part)
-        for piece in plan.pieces:
-            if piece.kind == "kept":
-                _check_kept(piece, recipe)
-    return card
-
-
-def check_sweep(sweep: Sweep, max_steps: int = MAX_STEPS) -> ModelCard:
-    """As `check_recipe`, for every cell of a sweep; the message begins with the cell that cannot be made.
-
-    Raises MediaError too when the grid would be too large for a video.
-    """
-    from pusa_app.sweep import grid_of
-
-    grid_of(sweep)
-    card, seen = card_of(sweep.recipe.model), set()
-    for labels, recipe in sweep.cells():
-        # Cells that differ in their seed have the same files, and looking at a file takes its time.
-        what = recipe.model_dump_json(include={"task", "timeline", "options"})
-        try:
-            check_recipe(recipe, max_steps, sources=what not in seen)
-        except UserError as error:
-            raise type(error)(f"{', '.join(labels)}: {error}") from None
-        seen.add(what)
-    for path in sweep.paths:  # files that every preset leaves out are copied all the same
-        if not Path(path).is_file():
-            raise MediaError(f"{Path(path).name} is no longer there: add it again.")
-    return card
-
-
-def given_clip(path: str | Path, fps: float, **more: Any) -> Given:
-    """A clip as a task takes it, with its exact length at `fps`; `more` are further fields of Given.
-
-    Raises MediaError when it is not a clip, RecipeError when a field cannot be.
-    """
-    from pusa_app.media import count_frames
-
-    return build(Given, {"path": str(path), "frames": count_frames(path, fps), **more}, what="clip")
-
-
-def _check_part(part: Timeline) -> None:
-    """Raises RecipeError or MediaError for keyframes that collide or whose files do not hold what is asked of them."""
-    if problems := part.problems():
-        raise RecipeError(problems[0])
-    for keyframe in part.keyframes:
-        _check_source(keyframe, part.grid)
-
-
-def _check_kept(piece: Kept, recipe: Recipe) -> None:
-    from pusa_app.media import count_frames
-
-    have = count_frames(piece.path, recipe.timeline.grid.fps)
-    wanted = piece.start if piece.stop is None else piece.stop
-    if have < wanted:
-        what = "the gap ends" if recipe.task == "complete" else "the part to be kept ends"
-        raise RecipeError(f"{Path(piece.path).name} has {have} frames, but {what} at frame {wanted}: end it earlier.")
-
-
-def _check_source(keyframe: Keyframe, grid: FrameGrid) -> None:
-    from pusa_app.media import check_image, count_frames
-
-    source = keyframe.source
-    if source.kind == "image":
-        check_image(source.path)
-    if source.kind != "clip":
-        return
-    have = count_frames(source.path, grid.fps)
-    wanted = source.start + keyframe.num_frames(grid.temporal_stride)
-    if have < wanted:
-        raise RecipeError(
-            f"{Path(source.path).name} has {have} frames at {grid.fps:g} frames a second, but {wanted} are "
-            "needed: use a longer clip, an earlier start or a shorter span."
-        )
+__all__ = [
+    "Studio",
+    "card_of",
+    "cards",
+    "check_recipe",
+    "check_sweep",
+    "default_card",
+    "given_clip",
+    "new_recipe",
+]
 
 
 class Studio:
-    """Thread safe. Owners are opaque strings; an owner sees only his own jobs. Nothing starts before the first job."""
+    """Thread safe. Owners are opaque strings; an owner sees only his own jobs. No worker starts before the first job.
 
-    def __init__(self, settings: Settings | None = None, store: JobStore | None = None) -> None:
+    One program uses a data folder at a time. Whatever was waiting or running when the last one ended waits paused.
+    Raises StoreError when the data folder cannot be used. Everything else raises UserErrors of one sentence.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
-        self._store = store or MemoryStore()
-        self._log = EventLog()
-        self._submitting = threading.Lock()
+        self._lock = _locked(self.settings)
+        try:
+            self._store = JobStore(self.settings.queue_file)
+            self._results = Results(self.settings)
+            self._log = EventLog()
+            self._submitting = threading.Lock()
+            self._started: dict[str, float] = {}
+            self._recover()
+        except BaseException:
+            self._lock.release()
+            raise
+        devices = [("",)] if self.settings.workers == 1 else [(str(gpu),) for gpu in range(self.settings.workers)]
         self._supervisor = Supervisor(
             self._store,
             worker.main,
             (str(self.settings.log_file),),
-            on_event=self._log.add,
+            on_event=self._hear,
+            options=self._options,
+            workers=devices,
             grace_seconds=self.settings.cancel_grace_seconds,
         )
+        self._closing = threading.Event()
+        threading.Thread(target=self._housekeeping, name="housekeeping", daemon=True).start()
 
-    def submit(self, recipe: Recipe, owner: str) -> Job:
+    def close(self) -> None:
+        """End the workers. A running job becomes interrupted."""
+        self._closing.set()
+        self._supervisor.stop()
+        self._store.close()
+        self._lock.release()
+
+    # --- asking for videos -------------------------------------------------------------------------------------------
+
+    def submit(self, recipe: Recipe, owner: str, *, embed: bool = True) -> Job:
         """Queue a recipe. Its pictures and clips are copied first, since where they lie now may be a cache.
 
-        Raises RecipeError, ModelError or MediaError, and then nothing is left behind.
+        embed: the recipe is written into the video. Raises RecipeError, ModelError or MediaError, and then nothing is
+        left behind.
         """
-        self._check_model(recipe.model)
-        check_recipe(recipe, self.settings.max_steps)
-        return self._add(recipe, owner)
+        return self._submit([recipe], owner, embed)[0]
 
-    def submit_sweep(self, sweep: Sweep, owner: str) -> Job:
+    def submit_seeds(self, recipe: Recipe, owner: str, count: int, *, embed: bool = True) -> list[Job]:
+        """Queue a recipe `count` times, with its seed and the ones that follow; all of them or none."""
+        if not 1 <= count <= self.settings.max_seeds:
+            raise RecipeError(f"{count} seeds cannot be made at once: use 1 to {self.settings.max_seeds}.")
+        return self._submit([recipe.model_copy(update={"seed": recipe.seed + n}) for n in range(count)], owner, embed)
+
+    def submit_sweep(self, sweep: Sweep, owner: str, *, embed: bool = True) -> Job:
         """Queue a sweep as one job, whose video is the grid; otherwise as `submit`. Every cell is checked first."""
         self._check_model(sweep.recipe.model)
         check_sweep(sweep, self.settings.max_steps)
-        return self._add(sweep, owner)
+        return self._add([sweep], owner, embed)[0]
+
+    def _submit(self, recipes: Sequence[Recipe], owner: str, embed: bool) -> list[Job]:
+        self._check_model(recipes[0].model)
+        check_recipe(recipes[0], self.settings.max_steps)
+        for recipe in recipes[1:]:  # they differ in their seed
+            check_recipe(recipe, self.settings.max_steps, sources=False)
+        return self._add(recipes, owner, embed)
 
     def _check_model(self, model: str) -> None:
         # The catalogue takes paths too, which is for whoever sits at the machine and not for a visitor of its page.
         if model not in {card.id for card in cards()}:
             raise ModelError(f"There is no model {model[:60]!r} here.")
 
-    def _add(self, work: Work, owner: str) -> Job:
+    def _add(self, works: Sequence[Work], owner: str, embed: bool) -> list[Job]:
         """Queue what was checked."""
         with self._submitting:
-            waiting = len(self._store.list(state="queued"))
-            if waiting >= self.settings.max_queue:
-                raise RecipeError(f"{waiting} videos are waiting already: try again when some are done.")
-            job_id = new_id()
-            folder = self.settings.runs_dir / job_id
+            self._check_room(works, owner)
+            folder = new_id()
+            taken = self._results.take(works[0], folder)
+            paths = dict(zip(works[0].paths, taken.paths, strict=True))
+            jobs = []
+            for number, work in enumerate(works):
+                job_id = folder if number == 0 else new_id()
+                own = taken if number == 0 else work.with_paths(paths.__getitem__)
+                jobs.append(self._job(own, owner, id=job_id, folder=folder, embed=embed))
             try:
-                folder.mkdir(parents=True)
-                self.settings.results_dir.mkdir(parents=True, exist_ok=True)
-                work = _with_own_sources(work, folder)
-                (folder / "recipe.json").write_text(work.to_json(), encoding="utf-8")
-            except OSError as error:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise RecipeError(f"The data folder cannot be written: {error.strerror or error}.") from None
-            out = self.settings.results_dir / f"{_title(work)}-{job_id[:8]}.mp4"
-            job = self._store.add(Job(id=job_id, owner=owner, recipe=work.to_json(), out=str(out)))
-        self._supervisor.nudge()
-        return job
+                jobs = self._store.add(*jobs)
+            except StoreError:
+                self._results.remove_folder(folder)
+                raise
+        return self._queued(jobs)
 
-    def warm(self, model: str) -> None:
-        """Load a model ahead of the first job, if no worker lives."""
-        self._supervisor.warm(model)
+    def _job(self, work: Recipe | Sweep, owner: str, **fields: object) -> Job:
+        text, job_id = work.to_json(), str(fields["id"])
+        out = str(self._results.new_out(work, job_id))
+        return Job(**{"owner": owner, "recipe": text, "out": out, **words_of(text), **fields})  # type: ignore[arg-type]
+
+    def _queued(self, jobs: list[Job]) -> list[Job]:
+        for job in jobs:
+            self._results.write_card(job)
+        self._supervisor.nudge()
+        return jobs
+
+    def _check_room(self, works: Sequence[Recipe | Sweep], owner: str) -> None:
+        """Raises RecipeError when too many wait, the owner keeps too much, or the disk is full."""
+        limits, waiting = self.settings, self._store.list(state="queued")
+        own = sum(job.owner == owner for job in waiting)
+        if len(waiting) + len(works) > limits.max_queue:
+            raise RecipeError(f"{len(waiting)} videos are waiting already: try again when some are done.")
+        if own + len(works) > limits.max_queue_per_owner:
+            raise RecipeError(
+                f"You have {own} videos waiting, and {limits.max_queue_per_owner} may wait: "
+                "try again when some are done, or cancel some."
+            )
+        used, quota = self.usage(owner)
+        if quota is not None and used >= quota:
+            raise RecipeError(
+                f"Your videos take {_megabytes(used)} of {_megabytes(quota)}: delete some in the library first."
+            )
+        needed = limits.reserve_bytes + sum(_needed(work) for work in works)
+        free = shutil.disk_usage(_existing(limits.data_dir)).free
+        if free < needed:
+            raise RecipeError(
+                f"The disk has {_megabytes(free)} left and {_megabytes(needed)} may be needed: make room first."
+            )
+
+    # --- changing what waits -----------------------------------------------------------------------------------------
+
+    def replace(self, job_id: str, recipe: Recipe, owner: str, *, embed: bool = True) -> Job:
+        """Give a waiting job another recipe, in its place in the queue; raises RecipeError when it waits no more."""
+        old = self._waiting(job_id, owner)
+        self._check_model(recipe.model)
+        check_recipe(recipe, self.settings.max_steps)
+        with self._submitting:
+            folder = new_id()
+            taken = self._results.take(recipe, folder)
+            job = dataclasses.replace(
+                self._job(taken, owner, id=job_id, folder=folder, embed=embed), out=old.out, created=old.created
+            )
+            changed = self._store.replace(job)
+            if changed is None:
+                self._results.remove_folder(folder)
+                raise RecipeError("This video is no longer waiting: its settings were not changed.")
+            self._results.write_card(changed)
+            if not self._store.of_folder(old.folder):
+                self._results.remove_folder(old.folder)
+        self._supervisor.nudge()
+        return changed
+
+    def hold(self, job_id: str, owner: str, held: bool) -> bool:
+        """Keep a waiting job from being started while it is edited; False when it waits no more."""
+        changed = self.job(job_id, owner) is not None and self._store.hold(job_id, held) is not None
+        self._supervisor.nudge()
+        return changed
+
+    def reorder(self, owner: str, ids: Sequence[str]) -> None:
+        """The owner's waiting jobs take, in this order, the places that they have among all."""
+        self._store.reorder(owner, ids)
+
+    def pause(self, owner: str) -> None:
+        """Start none of the owner's waiting jobs until he goes on; the running one is finished."""
+        self._store.pause(owner)
+
+    def unpause(self, owner: str) -> None:
+        self._store.unpause(owner)
+        self._supervisor.nudge()
+
+    def paused(self, owner: str) -> str:
+        """Why the owner's jobs are not started: "user", "restart" of the program, or ""."""
+        return self._store.paused(owner)
 
     def cancel(self, job_id: str, owner: str | None = None) -> bool:
         """True when the job was waiting or running and will end; False when there is nothing to stop."""
         return self.job(job_id, owner) is not None and self._supervisor.cancel(job_id)
+
+    def clear(self, owner: str) -> int:
+        """Cancel all jobs of the owner that wait; returns how many."""
+        return sum(self._supervisor.cancel(job.id) for job in self._store.list(owner=owner, state="queued"))
+
+    # --- again -------------------------------------------------------------------------------------------------------
+
+    def can_resume(self, job: Job) -> int:
+        """The step from which a job that has ended without a video can go on; 0 when there is no checkpoint."""
+        if not job.ended or job.state == "done" or not self._results.states(job):
+            return 0
+        from pusa_app.checkpoint import resumable_step
+
+        return resumable_step(self._results.state(job), self._work(job))
+
+    def resume(self, job_id: str, owner: str) -> Job:
+        """A new job that goes on from the checkpoint of one that ended without a video, before the owner's others.
+
+        The old one leaves the lists. Without a checkpoint it begins anew.
+        """
+        old = self._again(job_id, owner)
+        if old.state == "done":
+            raise RecipeError("This video is finished: there is nothing to resume.")
+        new = self._copy(old, out=old.out, source=old.id)
+        self._results.take_over_state(old, new)
+        return self._go_first(old, new)
+
+    def retry(self, job_id: str, owner: str) -> Job:
+        """A new job that makes the same from the start; one that ended without a video leaves the lists."""
+        old = self._again(job_id, owner)
+        return self._go_first(old, self._copy(old))
+
+    def duplicate(self, job_id: str, owner: str) -> Job:
+        """The same once more, at the end of the queue, whatever state the job is in."""
+        job = self._mine(job_id, owner)
+        self._check_room([self._work(job)], owner)
+        return self._queued(self._store.add(self._copy(job)))[0]
+
+    def resume_all(self, owner: str) -> int:
+        """Go on after a restart: resume what was interrupted, then start what waits; returns how many jobs that are."""
+        interrupted = self.interrupted(owner)
+        for job in reversed(interrupted):
+            self.resume(job.id, owner)
+        self.unpause(owner)
+        return len(self._store.list(owner=owner, state="queued"))
+
+    def interrupted(self, owner: str) -> list[Job]:
+        """Jobs that the end of the program cut off, and that nobody has resumed or dismissed yet."""
+        return [
+            job
+            for job in self._store.list(owner=owner, state="interrupted")
+            if job.deleted is None and Path(self._results.folder(job)).is_dir()
+        ]
+
+    def _again(self, job_id: str, owner: str) -> Job:
+        old = self._mine(job_id, owner)
+        if not old.ended:
+            raise RecipeError("This video is still being made: cancel it first.")
+        card_of(old.model)
+        missing = [path for path in self._work(old).paths if not os.path.exists(path)]
+        if missing:
+            raise RecipeError("The pictures or clips of this video are gone: set it up again.")
+        self._check_room([self._work(old)], owner)
+        return old
+
+    def _copy(self, job: Job, **changes: object) -> Job:
+        """A new job with the recipe and the sources of another."""
+        fields = {"id": new_id(), "folder": job.folder, "embed": job.embed, **changes}
+        return self._job(self._work(job), job.owner, **fields)
+
+    def _go_first(self, old: Job, new: Job) -> Job:
+        """Queue a job before the others of its owner, in the place of the old one."""
+        waiting = [job.id for job in self._store.list(owner=old.owner, state="queued")]
+        (new,) = self._store.add(new)
+        self._store.reorder(old.owner, [new.id, *waiting])
+        if old.state != "done":
+            self._store.mark(old.owner, [old.id], deleted=True)
+        return self._queued([new])[0]
+
+    # --- looking -----------------------------------------------------------------------------------------------------
 
     def job(self, job_id: str, owner: str | None = None) -> Job | None:
         """The job as it is now; None when there is none, or when it is somebody else's."""
         job = self._store.get(job_id)
         return job if job is not None and owner in (None, job.owner) else None
 
-    def jobs(self, owner: str) -> list[Job]:
-        """An owner's jobs, oldest first."""
-        return self._store.list(owner=owner)
+    def jobs(self, owner: str | None = None) -> list[Job]:
+        """Jobs of an owner, or of all, oldest first, without those that were deleted."""
+        return [job for job in self._store.list(owner=owner) if job.deleted is None]
+
+    def recent(self, owner: str, limit: int) -> list[Job]:
+        """The owner's latest jobs, newest first."""
+        return self._store.latest(owner, limit)
+
+    def queue(self, owner: str | None = None) -> list[Job]:
+        """What runs, then what waits, in order; of one owner, or of all."""
+        return [*self._store.list(owner, "running"), *self._store.list(owner, "queued")]
 
     def ahead(self, job: Job) -> int:
         """How many jobs come before a waiting one."""
-        if job.state != "queued":
-            return 0
-        waiting = [*self._store.list(state="running"), *self._store.list(state="queued")]
-        return sum(other.number < job.number for other in waiting)
+        return len(self._before(job)) if job.state == "queued" else 0
+
+    def _before(self, job: Job) -> list[Job]:
+        waiting = [other for other in self._store.list(state="queued") if other.position < job.position]
+        return [*self._store.list(state="running"), *waiting]
+
+    def expected(self, job: Job) -> float | None:
+        """Seconds until a job is done, from the times that steps took before; None where nothing is known."""
+        if job.ended:
+            return None
+        alone = self._alone(job)
+        if alone is None or job.state == "running":
+            return alone
+        before = [self._alone(other) for other in self._before(job)]
+        known = [seconds for seconds in before if seconds is not None]
+        return None if len(known) < len(before) else alone + sum(known) / max(1, len(self._supervisor.lanes))
+
+    def _alone(self, job: Job) -> float | None:
+        """Seconds that the job itself needs from now on."""
+        if job.state == "running" and (left := self.progress(job.id)[1]) is not None:
+            return left
+        total = 0.0
+        for recipe in self._recipes(job):
+            pace = self._store.pace(_kind(recipe))
+            if pace is None:
+                return None
+            total += pace * recipe.steps * len(plan_of(recipe).parts)
+        gone = time.time() - job.started if job.state == "running" and job.started else 0.0
+        return max(0.0, total - gone)
 
     def events(self, job_id: str, since: int = 0) -> list[Event]:
         """Events of a job with a sequence number above `since`."""
@@ -318,6 +377,19 @@ class Studio:
         """The latest look at a job's clip."""
         return next((e for e in reversed(self._log.since(job_id)) if isinstance(e, Preview)), None)
 
+    def noise_now(self, job: Job) -> list[float] | None:
+        """The noise that each slot has at this step of a running job; None before it samples. For a sweep: None."""
+        progress, _ = self.progress(job.id)
+        if progress is None or self.sweep(job) is not None or progress.phase not in ("sampling", "decoding", "writing"):
+            return None
+        recipe = self.recipe(job)
+        timeline = plan_of(recipe).parts[progress.part]
+        schedule = recipe.schedule or card_of(recipe.model).spec.schedule
+        sigmas = schedule.sigmas(recipe.steps)
+        matrix = NoiseSchedule(sigmas=sigmas, multipliers=timeline.noise_multipliers()).matrix()
+        row = progress.step if progress.phase == "sampling" else recipe.steps
+        return list(matrix[min(row, recipe.steps)])
+
     def recipe(self, job: Job) -> Recipe:
         """What a job makes; of a sweep, the recipe that it varies."""
         sweep = self.sweep(job)
@@ -326,6 +398,13 @@ class Studio:
     def sweep(self, job: Job) -> Sweep | None:
         """The sweep of a job that is one."""
         return Sweep.from_json(job.recipe) if is_sweep(job.recipe) else None
+
+    def _work(self, job: Job) -> Recipe | Sweep:
+        return self.sweep(job) or self.recipe(job)
+
+    def _recipes(self, job: Job) -> list[Recipe]:
+        sweep = self.sweep(job)
+        return [self.recipe(job)] if sweep is None else [cell.recipe for cell in sweep.cells()]
 
     def cells(self, job: Job) -> list[CellResult]:
         """The cells of a sweep, row by row, as far as they are made, in whatever state the job is; else none."""
@@ -351,45 +430,185 @@ class Studio:
         path = worker.poster_of(Path(job.out))
         return path if job.state == "done" and path.is_file() else None
 
-    def secret(self) -> str:
-        """A random string that stays the same on this data folder; it keeps visitors' marks valid over a restart."""
-        path = self.settings.data_dir / "secret"
-        with contextlib.suppress(OSError):
-            if kept := path.read_text().strip():
-                return kept
-        fresh = secrets.token_hex(16)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "w") as file:
-            file.write(fresh)
-        return fresh
+    # --- the library -------------------------------------------------------------------------------------------------
+
+    def library(
+        self,
+        owner: str,
+        *,
+        text: str = "",
+        task: str = "",
+        model: str = "",
+        favourite: bool = False,
+        deleted: bool = False,
+        newest: bool = True,
+        limit: int = 60,
+        offset: int = 0,
+    ) -> list[Job]:
+        """Finished videos whose prompt, task, model or seed hold every word of `text`."""
+        return self._store.search(
+            owner,
+            text=text,
+            task=task,
+            model=model,
+            favourite=favourite,
+            deleted=deleted,
+            newest=newest,
+            limit=limit,
+            offset=offset,
+        )
+
+    def favourite(self, job_id: str, owner: str, favourite: bool) -> bool:
+        """Mark a finished video, or take the mark away; False when nothing changed."""
+        return self._store.mark(owner, [job_id], favourite=favourite) > 0
+
+    def delete(self, ids: Iterable[str], owner: str) -> int:
+        """Take ended jobs out of the lists; their files go a day later, and `restore` brings them back until then."""
+        return self._store.mark(owner, ids, deleted=True)
+
+    def restore(self, ids: Iterable[str], owner: str) -> int:
+        return self._store.mark(owner, ids, deleted=False)
+
+    def usage(self, owner: str) -> tuple[int, int | None]:
+        """Bytes that the owner's videos, sources and checkpoints take, and how many they may."""
+        return self._results.used(self._store.list(owner=owner)), self.settings.quota_bytes
+
+    def purge(self, before: float | None = None) -> int:
+        """Remove the files of what was deleted before a time, by default a day ago; returns how many jobs that were."""
+        expired = self._store.expired(time.time() - self.settings.trash_seconds if before is None else before)
+        for job in expired:
+            with self._submitting:
+                alone = [len(self._store.of_folder(job.folder)) == 1, len(self._store.of_out(job.out)) == 1]
+                self._store.forget(job.id)
+                with contextlib.suppress(OSError):
+                    self._results.remove(job, *alone)
+        return len(expired)
+
+    # --- the worker --------------------------------------------------------------------------------------------------
+
+    def warm(self, model: str) -> None:
+        """Load a model ahead of the first job, if no worker lives."""
+        self._supervisor.warm(model)
 
     @property
     def worker_pid(self) -> int | None:
-        return self._supervisor.worker_pid
+        """Process id of a living worker."""
+        pids = self._supervisor.worker_pids
+        return pids[0] if pids else None
 
-    def close(self) -> None:
-        """End the worker. A running job becomes interrupted."""
-        self._supervisor.stop()
+    def _options(self, job: Job) -> dict[str, object]:
+        return {"state": str(self._results.state(job)), "embed": job.embed, "lean": job.lean}
+
+    def _hear(self, job_id: str, event: Event) -> None:
+        self._log.add(job_id, event)
+        if isinstance(event, Progress) and event.phase == "sampling" and event.step == 0 and event.part == 0:
+            self._started[job_id] = event.seconds
+        elif not isinstance(event, Progress | Preview):
+            begun = self._started.pop(job_id, None)
+            if isinstance(event, Done) and begun is not None:
+                self._learn(job_id)
+
+    def _learn(self, job_id: str) -> None:
+        """Keep how long a step of this kind of run takes, all that is around it included."""
+        job = self._store.get(job_id)
+        if job is None or job.source or job.started is None or self.sweep(job) is not None:
+            return
+        recipe = self.recipe(job)
+        took = (time.time() - job.started) / (recipe.steps * len(plan_of(recipe).parts))
+        before = self._store.pace(_kind(recipe))
+        with contextlib.suppress(StoreError):
+            self._store.set_pace(_kind(recipe), took if before is None else 0.5 * (before + took))
+
+    # --- keeping the house -------------------------------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        self._store.recover(INTERRUPTED)
+        if self._store.broken is None:
+            return
+        lost = self._results.lost()
+        if lost:
+            self._store.add(*lost)
+
+    def _housekeeping(self) -> None:
+        from pusa_app.media import remove_leftovers
+
+        for folder in (self.settings.results_dir, self.settings.runs_dir):
+            if folder.is_dir():
+                remove_leftovers(folder)
+        while not self._closing.is_set():
+            with contextlib.suppress(UserError):
+                self.purge()
+            self._closing.wait(HOUSEKEEPING_SECONDS)
+
+    @property
+    def notice(self) -> str:
+        """What whoever started the program should know about his data folder; empty as a rule."""
+        broken = self._store.broken
+        return "" if broken is None else f"The queue was damaged: it was put aside as {broken.name} and begun anew."
+
+    def secret(self) -> str:
+        """A random string that stays the same on this data folder; it keeps visitors' marks valid over a restart."""
+        return secret_of(self.settings)
+
+    def _mine(self, job_id: str, owner: str) -> Job:
+        job = self.job(job_id, owner)
+        if job is None:
+            raise RecipeError("This video is no longer there.")
+        return job
+
+    def _waiting(self, job_id: str, owner: str) -> Job:
+        job = self._mine(job_id, owner)
+        if job.state != "queued":
+            raise RecipeError("This video is no longer waiting: its settings were not changed.")
+        return job
 
 
-def _with_own_sources(work: Work, folder: Path) -> Work:
-    """A recipe or a sweep with its sources copied into `folder`; the copy never has a name that the user chose."""
-    copies: dict[str, str] = {}
-    for number, path in enumerate(dict.fromkeys(work.paths)):  # a file that stands in several slots is copied once
-        suffix = Path(path).suffix.lower()
-        copy = folder / f"source-{number}{suffix if re.fullmatch(r'[.][a-z0-9]{1,5}', suffix) else ''}"
-        shutil.copyfile(path, copy)
-        copies[path] = str(copy)
-    return work.with_paths(copies.__getitem__)
+def secret_of(settings: Settings) -> str:
+    """The secret of a data folder, made at its first use; only this account may read it."""
+    path = settings.data_dir / "secret"
+    with contextlib.suppress(OSError):
+        if kept := path.read_text().strip():
+            return kept
+    fresh = secrets.token_hex(16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w") as file:
+        file.write(fresh)
+    return fresh
 
 
-def _title(work: Recipe | Sweep) -> str:
-    """The beginning of a result's file name."""
-    recipe = work.recipe if isinstance(work, Sweep) else work
-    return (_slug(recipe.prompt) or recipe.task) + ("-sweep" if isinstance(work, Sweep) else "")
+def _locked(settings: Settings) -> FileLock:
+    """The lock of a data folder, held until the program ends, however it ends."""
+    lock = FileLock(settings.lock_file)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreError(
+            f"Another Pusa Studio uses the data folder {settings.data_dir}: close it, or choose another --data-dir."
+        ) from None
+    except OSError as error:
+        raise StoreError(f"The data folder {settings.data_dir} cannot be written: {error.strerror or error}.") from None
+    return lock
 
 
-def _slug(text: str) -> str:
-    """A prompt as the beginning of a file name."""
-    return "-".join(re.findall(r"[a-z0-9]+", text.lower()))[:48].strip("-")
+def _kind(recipe: Recipe) -> str:
+    """What the time of a step depends on."""
+    timeline = recipe.timeline
+    size = f"{timeline.width}x{timeline.height}x{timeline.grid.num_slots}"
+    return f"{recipe.model} {size} {'guided' if recipe.guidance != 1 else 'plain'}"
+
+
+def _needed(work: Recipe | Sweep) -> int:
+    recipe, cells = (work.recipe, len(work.cells())) if isinstance(work, Sweep) else (work, 1)
+    timeline = recipe.timeline
+    frames = timeline.grid.num_frames + (recipe.options.frames or 0)
+    return cells * timeline.width * timeline.height * frames * BYTES_PER_PIXEL
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.parents) if parent.is_dir())

@@ -23,7 +23,14 @@ def new_id() -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """One asked-for video. Times are seconds since the epoch; `recipe` is JSON, which this room never opens."""
+    """One asked-for video. Times are seconds since the epoch; `recipe` is JSON, which this room never opens.
+
+    number: order of arrival, from 1. position: order of the waiting. folder: where its sources and checkpoints lie,
+    which a job shares with those that were made from it. message: why it failed, or what was done that it did not.
+    attempt: 2 when memory ran out and it was begun again; lean: 1 when it is made with the smaller memory plan.
+    source: the job whose checkpoint it went on from. embed: the recipe is inside the video. held: not to be started,
+    since somebody edits it. deleted: when it was; its files go a day later.
+    """
 
     owner: str
     recipe: str
@@ -31,10 +38,23 @@ class Job:
     id: str = field(default_factory=new_id)
     state: State = "queued"
     number: int = 0
+    position: float = 0.0
+    folder: str = ""
     message: str = ""
     created: float = field(default_factory=time.time)
     started: float | None = None
     finished: float | None = None
+    attempt: int = 1
+    lean: int = 0
+    source: str = ""
+    embed: bool = True
+    held: bool = False
+    task: str = ""
+    model: str = ""
+    prompt: str = ""
+    seed: int = 0
+    favourite: bool = False
+    deleted: float | None = None
 
     @property
     def ended(self) -> bool:

@@ -7,13 +7,17 @@ import threading
 
 from pusa_app.events import Event, Preview, Progress
 
+KEPT_JOBS = 100  # that have ended
+
 
 class EventLog:
     """Numbers events per job, from 1 on. Only the latest preview of a job is kept, and few events of ended jobs."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept_jobs: int = KEPT_JOBS) -> None:
         self._events: dict[str, list[Event]] = {}
         self._counts: dict[str, int] = {}
+        self._ended: dict[str, None] = {}  # in the order in which they ended
+        self._kept_jobs = kept_jobs
         self._lock = threading.Lock()
 
     def add(self, job_id: str, event: Event) -> Event:
@@ -27,7 +31,11 @@ class EventLog:
             elif not isinstance(event, Progress):
                 # The run is over: what remains of interest is how it ended and what it last looked like.
                 events[:] = [e for e in events if isinstance(e, Preview)]
+                self._ended[job_id] = None
             events.append(event)
+            while len(self._ended) > self._kept_jobs:
+                oldest = next(iter(self._ended))
+                del self._ended[oldest], self._events[oldest], self._counts[oldest]
             return event
 
     def since(self, job_id: str, sequence: int = 0) -> list[Event]:

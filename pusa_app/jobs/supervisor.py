@@ -1,4 +1,4 @@
-"""One thread that owns the worker process: starts it, feeds it, listens to it, and outlives its death."""
+"""The threads that own the worker processes: start them, feed them, listen to them, and outlive their death."""
 
 from __future__ import annotations
 
@@ -8,29 +8,36 @@ import multiprocessing
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+from pusa_app.errors import StoreError
 from pusa_app.events import Cancelled, Done, Event, Failed
 from pusa_app.jobs.job import Job, State
 from pusa_app.jobs.store import JobStore
 
 POLL_SECONDS = 0.1
 TERMINATE_SECONDS = 5.0
+ATTEMPTS = 2
+AGAIN = "Memory ran out at first: it was made with the smaller memory plan."
+CLOSED = "The program was closed before this video was finished."
 
 # What the two sides say to each other over the pipe: tuples, first the verb.
-#   to the worker    ("run", job id, recipe JSON, output path) | ("cancel", job id) | ("warm", model id)
+#   to the worker    ("run", job id, recipe JSON, output path, options) | ("cancel", job id) | ("warm", model id)
+#                    options: {"state": where the checkpoint is, "embed": bool, "lean": 0 or 1}
 #   from the worker  (job id, Event), the last one of a job being Done, Failed or Cancelled
 Target = Callable[..., None]
 
 
 class Supervisor:
-    """Runs the queued jobs of a store, one at a time, in a worker process that lives as long as it can.
+    """Runs the queued jobs of a store, one at a time in each of its worker processes, which live as long as they can.
 
     `target(connection, *args)` is the worker's main function, importable by name because the process is spawned.
-    `on_event(job_id, event)` is called in the supervisor's thread, before the job's state changes for a last event;
-    only for a job that is cancelled while it waits it is called in the thread of whoever cancels, after the change.
+    workers: further arguments of each worker, such as its GPU; their number is that of the workers. options(job): what
+    is sent along with a job. `on_event(job_id, event)` is called in a worker's thread, before the job's state changes
+    for a last event; only for a job that is cancelled while it waits it is called in the thread of whoever cancels,
+    after the change.
     """
 
     def __init__(
@@ -40,70 +47,92 @@ class Supervisor:
         args: tuple[Any, ...] = (),
         *,
         on_event: Callable[[str, Event], Any],
+        options: Callable[[Job], dict[str, Any]] = lambda job: {},
+        workers: Sequence[tuple[Any, ...]] = ((),),
         grace_seconds: float = 15.0,
     ) -> None:
-        self._store, self._target, self._args = store, target, args
-        self._on_event, self._grace = on_event, grace_seconds
-        self._wake = threading.Condition()
-        self._stopping = False
-        self._cancelled: set[str] = set()
-        self._warm: str | None = None
-        self._thread: threading.Thread | None = None
-        self._process: Any = None
-        self._pipe: Connection | None = None
+        self.store, self.on_event, self.options, self.grace_seconds = store, on_event, options, grace_seconds
+        self.wake = threading.Condition()
+        self.stopping = False
+        self.cancelled: set[str] = set()
+        self.lanes = [_Lane(self, target, (*args, *more)) for more in workers]
 
     # --- what others call, from any thread --------------------------------------------------------------------------
 
     def nudge(self) -> None:
-        """Tell that a job was added; the first call starts the thread."""
-        with self._wake:
-            if self._stopping:
+        """Tell that a job may be started; the first call starts the threads."""
+        with self.wake:
+            if self.stopping:
                 return
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="supervisor", daemon=True)
-                self._thread.start()
-            self._wake.notify_all()
+            for lane in self.lanes:
+                lane.start()
+            self.wake.notify_all()
 
     def warm(self, model: str) -> None:
-        """Start the worker and have it load a model, unless it lives already."""
-        if self.worker_pid is None:
-            self._warm = model
+        """Start a worker and have it load a model, unless one lives already."""
+        if not self.worker_pids:
+            self.lanes[0].warm = model
             self.nudge()
 
     def cancel(self, job_id: str) -> bool:
         """Ask for an end: at once if the job waits, at its next step if it runs. False when it had ended already."""
-        if self._store.move(job_id, "queued", "cancelled"):
-            self._on_event(job_id, Cancelled())
+        if self.store.move(job_id, "queued", "cancelled"):
+            self.on_event(job_id, Cancelled())
             return True
-        with self._wake:
-            job = self._store.get(job_id)
+        with self.wake:
+            job = self.store.get(job_id)
             if job is None or job.ended:
                 return False
-            self._cancelled.add(job_id)
+            self.cancelled.add(job_id)
             return True
 
     def stop(self) -> None:
-        """End the worker and the thread; a running job becomes interrupted."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify_all()
+        """End the workers and the threads; running jobs become interrupted."""
+        with self.wake:
+            self.stopping = True
+            self.wake.notify_all()
+        for lane in self.lanes:
+            lane.join()
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of the living workers."""
+        return [pid for lane in self.lanes if (pid := lane.pid) is not None]
+
+
+class _Lane:
+    """One worker process and the thread that drives it."""
+
+    def __init__(self, owner: Supervisor, target: Target, args: tuple[Any, ...]) -> None:
+        self._owner, self._target, self._args = owner, target, args
+        self.warm: str | None = None
+        self._thread: threading.Thread | None = None
+        self._process: Any = None
+        self._pipe: Connection | None = None
+
+    def start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name="supervisor", daemon=True)
+            self._thread.start()
+
+    def join(self) -> None:
         if self._thread is not None:
             self._thread.join()
 
     @property
-    def worker_pid(self) -> int | None:
-        """Process id of the living worker."""
+    def pid(self) -> int | None:
         process = self._process
         try:
             return process.pid if process is not None and process.is_alive() else None
-        except ValueError:  # the supervisor's thread closed it just now
+        except ValueError:  # the lane's thread closed it just now
             return None
 
     # --- the thread --------------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        while not self._stopping:
-            job = self._store.claim()
+        owner = self._owner
+        while not owner.stopping:
+            job = self._claim()
             if job is not None:
                 try:
                     self._run(job)
@@ -113,13 +142,20 @@ class Supervisor:
                     self._give_up(job)
                 continue
             self._warm_up()
-            with self._wake:
+            with owner.wake:
                 # A job added between claim and here has notified too early, hence the timeout.
-                self._wake.wait(timeout=1.0)
+                owner.wake.wait(timeout=1.0)
         self._end_worker()
 
+    def _claim(self) -> Job | None:
+        try:
+            return self._owner.store.claim()
+        except StoreError:  # whoever looks at the queue is told; jobs go on when the disk can be written again
+            logging.getLogger(__name__).exception("claiming a job")
+            return None
+
     def _warm_up(self) -> None:
-        model, self._warm = self._warm, None
+        model, self.warm = self.warm, None
         if model is None:
             return
         # A worker that cannot start says so when a job needs it.
@@ -128,44 +164,66 @@ class Supervisor:
 
     def _run(self, job: Job) -> None:
         """See one job to its end, whatever the worker does."""
+        owner = self._owner
         end = self._start_and_follow(job)
+        while isinstance(end, Failed) and end.memory and job.attempt < ATTEMPTS and job.id not in owner.cancelled:
+            # What is left of it would keep its memory, and a CUDA context may be broken: a fresh worker.
+            self._end_worker()
+            begun = owner.store.again(job.id, AGAIN)
+            if begun is None:
+                break
+            job, end = begun, self._start_and_follow(begun)
         ends: dict[type, State] = {Done: "done", Failed: "failed", Cancelled: "cancelled"}
         if end is None:
-            self._store.move(job.id, "running", "interrupted", "The program was closed before this video was finished.")
+            self._settle(job, "interrupted", CLOSED)
         else:
-            self._on_event(job.id, end)
-            message = end.message if isinstance(end, Failed) else ""
-            self._store.move(job.id, "running", ends[type(end)], message)
-        with self._wake:
-            self._cancelled.discard(job.id)
+            owner.on_event(job.id, end)
+            # A job that went well keeps what had to be done for it.
+            self._settle(job, ends[type(end)], end.message if isinstance(end, Failed) else None)
+        with owner.wake:
+            owner.cancelled.discard(job.id)
+
+    def _settle(self, job: Job, state: State, message: str | None) -> None:
+        """Write down how a job ended; a full disk only delays it."""
+        while True:
+            try:
+                self._owner.store.move(job.id, "running", state, message)
+                return
+            except StoreError:
+                logging.getLogger(__name__).exception("job %s is %s", job.id, state)
+                if self._owner.stopping:
+                    return
+                time.sleep(1.0)
 
     def _give_up(self, job: Job) -> None:
         """End a job that something unforeseen happened to; the worker may be in any state."""
         self._end_worker()
         message = "The run failed unexpectedly. Try again; the log says more."
         with contextlib.suppress(Exception):
-            self._on_event(job.id, Failed(message))
-        self._store.move(job.id, "running", "failed", message)
+            self._owner.on_event(job.id, Failed(message))
+        self._settle(job, "failed", message)
 
     def _start_and_follow(self, job: Job) -> Event | None:
         """The last event of the job; None when the program stops first."""
+        owner = self._owner
         try:
             pipe = self._connected()
-            pipe.send(("run", job.id, job.recipe, job.out))
+            pipe.send(("run", job.id, job.recipe, job.out, owner.options(job)))
             return self._follow(job, pipe)
         except (EOFError, OSError):
             code = self._exit_code()
-            if job.id in self._cancelled:
+            if job.id in owner.cancelled:
                 return Cancelled()
-            return Failed(_why(code))
+            return None if owner.stopping else Failed(_why(code), memory=code == -signal.SIGKILL)
 
     def _follow(self, job: Job, pipe: Connection) -> Event | None:
+        owner = self._owner
         deadline: float | None = None
-        while not self._stopping:
-            if job.id in self._cancelled:
+        while not owner.stopping:
+            if job.id in owner.cancelled:
                 if deadline is None:
                     pipe.send(("cancel", job.id))
-                    deadline = time.monotonic() + self._grace
+                    deadline = time.monotonic() + owner.grace_seconds
                 elif time.monotonic() > deadline:
                     self._end_worker()
                     return Cancelled()
@@ -176,7 +234,7 @@ class Supervisor:
                 continue
             if isinstance(event, Done | Failed | Cancelled):
                 return event
-            self._on_event(job.id, event)
+            owner.on_event(job.id, event)
         return None
 
     # --- the process -------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from pusa_app.training.vae import to_tensor
 
 SHARD = 500
 TEMPORAL_STRIDE = 6
+LED_SPANS = (3, 2, 1)  # slots at the end of a clip that are also encoded as a keyframe of their own
 TRUTH = ("shape", "color", "background", "gradient", "size", "motion")
 
 
@@ -30,12 +31,15 @@ class LatentSet:
     """N clips of F slots.
 
     latents (N, C, F, h, w): the clips. stills (N, C, F, h, w): in slot k the latent of its last frame alone, encoded
-    as a picture, which is what a user's keyframe gives. Both normalized by mean and std (C,). truth: what is seen, a
-    ClipSpec without its path; captions are drawn anew each time a clip is used.
+    as a picture, which is what a user's keyframe gives. led (N, C, sum(LED_SPANS), h, w): the last 3, 2 and 1 slots, each
+    encoded behind a copy of its own first frame, which is what `render` makes of a clip in a later slot. All normalized
+    by mean and std (C,). truth: what is seen, a ClipSpec without its path; captions are drawn anew each time a clip is
+    used.
     """
 
     latents: torch.Tensor
     stills: torch.Tensor
+    led: torch.Tensor
     truth: list[ClipSpec]
     mean: torch.Tensor
     std: torch.Tensor
@@ -59,6 +63,25 @@ def encode_clips(vae: AutoencoderKLMochi, frames: np.ndarray) -> tuple[torch.Ten
     return latents, torch.cat((latents[:, :, :1], pictures), dim=2)
 
 
+@torch.inference_mode()
+def encode_led(vae: AutoencoderKLMochi, frames: np.ndarray) -> torch.Tensor:
+    """uint8 (B, n, H, W, 3) -> raw latents (B, C, sum(LED_SPANS), h, w) of the clips' ends, led in by their first frame."""
+    x = to_tensor(frames).to(vae.dtype)
+    found = []
+    for span in LED_SPANS:
+        end = x[:, :, -span * TEMPORAL_STRIDE :]
+        with torch.autocast("cpu", torch.bfloat16, enabled=vae.dtype == torch.float32):
+            latents = vae.encoder(torch.cat((end[:, :, :1], end), dim=2))[0].float().chunk(2, dim=1)[0]
+        found.append(latents[:, :, 1:])
+    return torch.cat(found, dim=2)
+
+
+def led_end(led: torch.Tensor, span: int) -> torch.Tensor:
+    """The part (..., C, span, h, w) of `LatentSet.led` for a keyframe of `span` slots, one of LED_SPANS."""
+    start = sum(LED_SPANS[: LED_SPANS.index(span)])
+    return led[..., start : start + span, :, :]
+
+
 def write_shards(vae: AutoencoderKLMochi, folder: Path, clips: int, seed: int, stop_after: float | None) -> bool:
     """Encode `clips` clips into shards of SHARD; finished shards are kept. False when `stop_after` ended it before."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,13 +96,16 @@ def write_shards(vae: AutoencoderKLMochi, folder: Path, clips: int, seed: int, s
             return False
         rng = np.random.default_rng([seed, 1, number])
         specs = [sample_spec(rng) for _ in range(min(SHARD, clips - number * SHARD))]
-        latents, stills = [], []
+        latents, stills, led = [], [], []
         for start in range(0, len(specs), 10):
-            z, s = encode_clips(vae, np.stack([draw(spec) for spec in specs[start : start + 10]]))
+            frames = np.stack([draw(spec) for spec in specs[start : start + 10]])
+            z, s = encode_clips(vae, frames)
             latents.append(z.half())
             stills.append(s.half())
+            led.append(encode_led(vae, frames).half())
         truth = [{key: getattr(spec, key) for key in TRUTH} for spec in specs]
-        tensors = {"latents": torch.cat(latents).contiguous(), "stills": torch.cat(stills).contiguous()}
+        parts = {"latents": latents, "stills": stills, "led": led}
+        tensors = {name: torch.cat(part).contiguous() for name, part in parts.items()}
         save_file(tensors, path.with_suffix(".tmp"), metadata={"truth": json.dumps(truth)})
         os.replace(path.with_suffix(".tmp"), path)
         print(f"data  {number + 1} of {count} shards  {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
@@ -90,12 +116,13 @@ def read_shards(folder: Path) -> LatentSet:
     """All shards of a folder in memory, normalized by the mean and deviation of the first ten."""
     from safetensors import safe_open
 
-    latents, stills, truth = [], [], []
+    latents, stills, led, truth = [], [], [], []
     nowhere = np.zeros(0, np.float32)
     for path in sorted(folder.glob("shard-*.safetensors")):
         tensors = load_file(path)
         latents.append(tensors["latents"])
         stills.append(tensors["stills"])
+        led.append(tensors["led"])
         with safe_open(path, "pt") as file:
             truth += [
                 ClipSpec(**row, x=nowhere, y=nowhere, radius=nowhere, angle=nowhere)
@@ -109,4 +136,4 @@ def read_shards(folder: Path) -> LatentSet:
             part.copy_((part.float() - mean.view(-1, 1, 1, 1)) / std.view(-1, 1, 1, 1))
         return torch.cat(parts)
 
-    return LatentSet(normalized(latents), normalized(stills), truth, mean, std)
+    return LatentSet(normalized(latents), normalized(stills), normalized(led), truth, mean, std)

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from pusa_app.backbones.mochi.preview import LatentPreview, fit_preview
 from pusa_app.models.card import BackboneSpec
 from pusa_app.timeline import TASKS, ScheduleSpec, TaskName, TaskNoise
 from pusa_app.training.captions import MAX_TOKENS
-from pusa_app.training.clips import NUM_FRAMES, SIDE, draw, sample_spec
+from pusa_app.training.clips import NUM_FRAMES, SIDE, ClipSpec, draw, sample_spec
 from pusa_app.training.latents import LatentSet, encode_clips, read_shards, write_shards
 from pusa_app.training.mochi import TextToVelocity, init_transformer, make_optimizer, train_transformer
 from pusa_app.training.run import Budget, TrainingRun
@@ -45,6 +46,7 @@ NOISE = TaskNoise(end=0.5, closing=0.3)
 SHARD_SIZE = "9MB"
 VAE_BUDGET = Budget(samples=9_000, learning_rate=7e-4, warmup=200, decay_from=0.3)
 TRANSFORMER_BUDGET = Budget(samples=240_000, learning_rate=1e-3, warmup=5_000, decay_from=0.4)
+REFINE_BUDGET = Budget(samples=160_000, learning_rate=6e-4, warmup=5_000, decay_from=0.15)
 MIXTURE = Mixture(draw_sigma=shifted(SHIFT))
 
 
@@ -57,6 +59,7 @@ class MiniRecipe:
     vae_batch: int = 4
     clips: int = 12_000
     transformer: Budget = TRANSFORMER_BUDGET
+    refine: Budget = REFINE_BUDGET
     transformer_batch: int = 32
     heads: int = 8
     layers: int = 6
@@ -71,6 +74,7 @@ class MiniRecipe:
             vae=Budget(samples=16, learning_rate=7e-4, warmup=8),
             clips=40,
             transformer=Budget(samples=64, learning_rate=1e-3, warmup=8),
+            refine=Budget(samples=32, learning_rate=1e-3, warmup=8),
             transformer_batch=16,
             heads=2,
             layers=2,
@@ -81,7 +85,8 @@ class MiniRecipe:
 def train(recipe: MiniRecipe, folder: Path, out: Path, stop_after: float | None = None) -> bool:
     """Run all stages that are not finished yet and write the model folder; False when `stop_after` seconds ended it.
 
-    The model folder is written whenever the transformer's stage ends, finished or not, so an early stop is usable.
+    The transformer is trained in two stages, the second from the averaged weights of the first. The model folder is
+    written whenever one of them ends, finished or not, so an early stop is usable.
     """
     began = time.monotonic()
 
@@ -97,30 +102,40 @@ def train(recipe: MiniRecipe, folder: Path, out: Path, stop_after: float | None 
         return False
     data = read_shards(folder / "data")
     torch.manual_seed(recipe.seed + 1)
-    run = _transformer_run(recipe, folder)
-    finished = run.finished or train_transformer(
-        run,
-        run.module,
-        make_tokenizer(),
-        data,
-        recipe.mixture,
-        batch=recipe.transformer_batch,
-        max_tokens=MAX_TOKENS,
-        seed=recipe.seed,
-        held_out=min(64, len(data) // 4),
-        shorter=recipe.shorter,
-        compiled=recipe.compiled,
-        stop_after=left(),
-    )
-    export(vae, _averaged(run), data, out)
+    tokenizer = make_tokenizer()
+    stages = (("transformer", recipe.transformer, None), ("refined", recipe.refine, emphasis))
+    model: TextToVelocity | None = None
+    for name, budget, shares in stages:
+        run = _transformer_run(recipe, folder, name, budget, model)
+        finished = run.finished or train_transformer(
+            run,
+            run.module,
+            tokenizer,
+            data,
+            recipe.mixture,
+            batch=recipe.transformer_batch,
+            max_tokens=MAX_TOKENS,
+            seed=recipe.seed,
+            held_out=min(64, len(data) // 4),
+            shorter=recipe.shorter,
+            emphasis=shares,
+            compiled=recipe.compiled,
+            stop_after=left(),
+        )
+        model = _averaged(run)
+        if not finished:
+            break
+    export(vae, model, data, out)
     return finished
 
 
 def export_now(recipe: MiniRecipe, folder: Path, out: Path) -> None:
     """Write the model folder from the last checkpoints, while a training may go on."""
     vae = _averaged(_vae_run(recipe, folder))
-    run = _transformer_run(recipe, folder)
-    print(f"transformer at {run.seen} of {run.budget.samples} samples", file=sys.stderr)
+    run = _transformer_run(recipe, folder, "transformer", recipe.transformer)
+    if (folder / "refined.pt").exists():
+        run = _transformer_run(recipe, folder, "refined", recipe.refine)
+    print(f"{run.name} at {run.seen} of {run.budget.samples} samples", file=sys.stderr)
     export(vae, _averaged(run), read_shards(folder / "data"), out)
 
 
@@ -130,7 +145,15 @@ def _vae_run(recipe: MiniRecipe, folder: Path) -> TrainingRun:
     return TrainingRun("vae", folder, vae, recipe.vae, optimizer, ema_decay=0.998)
 
 
-def _transformer_run(recipe: MiniRecipe, folder: Path) -> TrainingRun:
+def emphasis(spec: ClipSpec) -> float:
+    """How often a clip is drawn when the transformer is refined: more of what the first stage gets wrong most."""
+    return (1.6 if spec.shape == "cross" else 1.0) * (1.5 if spec.motion.startswith("orbits") else 1.0)
+
+
+def _transformer_run(
+    recipe: MiniRecipe, folder: Path, name: str, budget: Budget, base: TextToVelocity | None = None
+) -> TrainingRun:
+    """The training of a stage; where it has not begun yet it starts with the weights of `base`."""
     transformer = VectorizedMochiTransformer3DModel(
         patch_size=2,
         num_attention_heads=recipe.heads,
@@ -144,10 +167,12 @@ def _transformer_run(recipe: MiniRecipe, folder: Path) -> TrainingRun:
     )
     init_transformer(transformer, (SIDE // 16, SIDE // 16))
     model = TextToVelocity(transformer, make_text_encoder())
-    return TrainingRun("transformer", folder, model, recipe.transformer, make_optimizer(model), ema_decay=0.999)
+    if base is not None:
+        model.load_state_dict(base.state_dict())
+    return TrainingRun(name, folder, model, budget, make_optimizer(model), ema_decay=0.999)
 
 
-def _averaged(run: TrainingRun) -> torch.nn.Module:
+def _averaged(run: TrainingRun) -> Any:
     """The module of a run with its averaged weights, for use and not for further training."""
     run.average.swap()
     return run.module.eval()

@@ -20,7 +20,8 @@ import torch
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from pusa_app.backbones.mochi import VectorizedMochiTransformer3DModel
-from pusa_app.training.latents import LatentSet
+from pusa_app.training.clips import ClipSpec
+from pusa_app.training.latents import LED_SPANS, LatentSet, led_end
 from pusa_app.training.run import TrainingRun
 from pusa_app.training.timesteps import Mixture, NoiseDraw
 
@@ -88,14 +89,18 @@ def flow_loss(
     model: Callable[..., torch.Tensor],
     latents: torch.Tensor,
     stills: torch.Tensor,
+    led: torch.Tensor | None,
     noise: NoiseDraw,
     tokens: torch.Tensor,
     mask: torch.Tensor,
     eps: torch.Tensor,
 ) -> torch.Tensor:
-    """The loss of the module's head for a batch of normalized latents (B, C, F, h, w)."""
+    """The loss of the module's head for a batch of normalized latents (B, C, F, h, w); stills and led as in LatentSet."""
     sigma = noise.sigma[:, None, :, None, None]
     source = torch.where(noise.still[:, None, :, None, None], stills, latents)
+    for b, span in enumerate(noise.led.tolist()):
+        if led is not None and span in LED_SPANS:
+            source[b, :, -span:] = led_end(led[b], span)
     z = (1 - sigma) * source + sigma * eps
     tokens = tokens * ~noise.drop_text[:, None]  # no text: zero tokens and a mask that is False throughout
     mask = mask & ~noise.drop_text[:, None]
@@ -117,6 +122,7 @@ def train_transformer(
     seed: int,
     held_out: int = 64,
     shorter: tuple[float, ...] = (),
+    emphasis: Callable[[ClipSpec], float] | None = None,
     compiled: bool = True,
     stop_after: float | None = None,
 ) -> bool:
@@ -124,10 +130,13 @@ def train_transformer(
 
     The last `held_out` clips are kept for the validation loss. shorter: how often to train on the first F-1, F-2, ...
     slots only, so that shorter clips are known too (a causal VAE's first slots are those of the shorter clip).
+    emphasis: how often a clip is drawn, relative to others.
     """
     slots = data.latents.shape[2]
     count = len(data) - held_out
     rng = np.random.default_rng([seed, 2, run.seen])
+    shares = np.array([emphasis(spec) if emphasis else 1.0 for spec in data.truth[:count]])
+    shares /= shares.sum()
     # On the CPU the backward pass of the fused attention in bf16 is several times slower than plain matrix products.
     model.transformer.set_attention_backend("_native_math")
     fast = torch.compile(model, dynamic=False) if compiled and _has_compiler() else model
@@ -137,14 +146,15 @@ def train_transformer(
         return out.input_ids, out.attention_mask.bool()
 
     def loss_of(_step: int) -> tuple[torch.Tensor, int]:
-        indices = rng.integers(0, count, batch)
+        indices = rng.choice(count, batch, p=shares)
         length = _length(rng, slots, shorter)
         tokens, mask = tokenize(data.captions(indices, rng))
         latents = data.latents[indices, :, :length].float()
         stills = data.stills[indices, :, :length].float()
+        led = data.led[indices].float() if length == slots else None
         network = fast if length == slots else model
         noise = mixture.draw(batch, length)
-        return flow_loss(network, latents, stills, noise, tokens, mask, torch.randn_like(latents)), batch
+        return flow_loss(network, latents, stills, led, noise, tokens, mask, torch.randn_like(latents)), batch
 
     validation = range(count, len(data))
     words = tokenize(data.captions(validation, np.random.default_rng(0)))
@@ -153,12 +163,12 @@ def train_transformer(
     def validate() -> dict[str, float]:
         kept = torch.get_rng_state()
         torch.manual_seed(0)
-        latents, stills = data.latents[count:].float(), data.stills[count:].float()
+        latents, stills, led = (part[count:].float() for part in (data.latents, data.stills, data.led))
         eps = torch.randn_like(latents)
         losses = {}
         for name, part in (("text", Mixture(mixture.draw_sigma, 0, 0)), ("tasks", Mixture(mixture.draw_sigma, 0, 1))):
             noise = part.draw(len(latents), slots)
-            losses[name] = float(flow_loss(model, latents, stills, noise, *words, eps))
+            losses[name] = float(flow_loss(model, latents, stills, led, noise, *words, eps))
         torch.set_rng_state(kept)
         return losses
 

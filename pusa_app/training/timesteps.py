@@ -23,13 +23,15 @@ class NoiseDraw:
     """For a batch of B clips with F slots.
 
     sigma (B, F) in [0, 1]. weight (B, F): 0 where a slot is a clean keyframe, whose velocity nobody asks for, else 1.
-    still (B, F) bool: the keyframe is a single picture, not the latent of its six frames. drop_text (B,) bool: train
-    this clip without its caption.
+    still (B, F) bool: the keyframe is a single picture, not the latent of its six frames. led (B,) int: so many slots at
+    the end are a keyframe that was encoded by itself, 0 where there is none. drop_text (B,) bool: train this clip without
+    its caption.
     """
 
     sigma: torch.Tensor
     weight: torch.Tensor
     still: torch.Tensor
+    led: torch.Tensor
     drop_text: torch.Tensor
 
 
@@ -78,6 +80,7 @@ class Mixture:
         sigma = self.draw_sigma((batch, 1)).expand(batch, slots).clone()
         weight = torch.ones(batch, slots)
         still = torch.zeros(batch, slots, dtype=torch.bool)
+        led = torch.zeros(batch, dtype=torch.long)
         drop = torch.rand(batch)
         kind = torch.rand(batch)
         drop_text = drop < self.drop_text
@@ -91,8 +94,9 @@ class Mixture:
                     sigma[b, slot] *= multiplier
                     weight[b, slot] = float(multiplier > 0)
                     still[b, slot] = pictures and slot > 0 and bool(torch.rand(()) < self.still)
+                led[b] = 0 if pictures else _suffix(keyframes, slots)
                 drop_text[b] = drop[b] < self.drop_text_with_keyframes
-        return NoiseDraw(sigma, weight, still, drop_text)
+        return NoiseDraw(sigma, weight, still, led, drop_text)
 
     def _multipliers(self, count: int) -> list[float]:
         """All keyframes clean, all with one noise, or each with its own (ramps, a clean start with a noisy end)."""
@@ -118,17 +122,25 @@ def draw_keyframes(slots: int) -> tuple[list[int], bool]:
     kind = float(torch.rand(()))
     if slots < 3 or kind < 0.36:
         return [0], True  # image to video
-    if kind < 0.62:
+    if kind < 0.60:
         return [0, last], True  # start and end, loop
-    if kind < 0.78:
+    if kind < 0.72:
         return list(range(_between(2, min(4, last)))), False  # extension
-    if kind < 0.83:
+    if kind < 0.80:
         return list(range(slots - _between(1, min(3, last - 1)), slots)), False  # extension backwards
     if kind < 0.92:
         before = _between(1, max(1, last - 2))  # completion, transition: clips at both ends
         after = _between(1, max(1, slots - before - 1))
         return [*range(before), *range(slots - after, slots)], False
     return sorted(torch.randperm(slots)[: _between(1, min(3, last))].tolist()), True
+
+
+def _suffix(keyframes: list[int], slots: int) -> int:
+    """How many slots in a row a clip keyframe takes at the end, without one that begins in slot 0."""
+    count = 0
+    while slots - 1 - count in keyframes:
+        count += 1
+    return count if count < slots else 0
 
 
 def _between(low: int, high: int) -> int:

@@ -57,21 +57,41 @@ def sampling(studio: Studio, job: Job) -> bool:
     return progress is not None and progress.phase == "sampling" and progress.step > 0
 
 
-def test_kill_9_in_the_middle_fails_the_job_and_the_next_one_runs(
+def kill_worker(studio: Studio, job: Job, but: int | None = None) -> int:
+    """Kill the worker, once it is another one than `but`, in the middle of the job."""
+    wait_for(lambda: sampling(studio, job) and studio.worker_pid not in (None, but))
+    killed = studio.worker_pid
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    return killed
+
+
+def test_kill_9_in_the_middle_tries_again_once_with_less_memory_and_then_fails_in_words(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.2")
     long, following = studio.submit(recipe(100), "me"), studio.submit(recipe(), "me")
-    wait_for(lambda: sampling(studio, long))
-    killed = studio.worker_pid
-    assert killed is not None
-    os.kill(killed, signal.SIGKILL)
+    killed = kill_worker(studio, long)
+    wait_for(lambda: studio.job(long.id).attempt == 2)  # type: ignore[union-attr]
+    assert studio.job(long.id).state == "running" and studio.job(long.id).lean == 1  # type: ignore[union-attr]
+    kill_worker(studio, long, but=killed)
     failed = end_of(studio, long)
-    assert failed.state == "failed" and "memory" in failed.message
+    assert failed.state == "failed" and "memory" in failed.message and failed.attempt == 2
     assert "\n" not in failed.message and "Traceback" not in failed.message
     assert end_of(studio, following).state == "done"
     assert studio.worker_pid not in (None, killed)
     assert not Path(long.out).exists()
+
+
+def test_a_job_that_was_killed_once_is_finished_and_says_what_was_done(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.1")
+    job = studio.submit(recipe(30), "me")
+    kill_worker(studio, job)
+    done = end_of(studio, job)
+    assert done.state == "done" and done.attempt == 2 and "smaller memory plan" in done.message
+    assert studio.result(done) is not None
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 import pytest
 
 from pusa_app.events import Cancelled, Done, Event, Failed, Preview, Progress
-from pusa_app.jobs import EventLog, Job, MemoryStore, Supervisor
+from pusa_app.jobs import EventLog, Job, JobStore, Supervisor
 from pusa_app.jobs.job import MOVES
 
 PATIENCE = 60.0
@@ -33,8 +33,8 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def test_jobs_are_claimed_in_the_order_of_arrival() -> None:
-    store = MemoryStore()
-    first, second = store.add(job()), store.add(job())
+    store = JobStore.in_memory()
+    first, second = store.add(job(), job())
     assert (first.number, second.number) == (1, 2)
     claimed = store.claim()
     assert claimed is not None and claimed.id == first.id and claimed.state == "running" and claimed.started
@@ -44,8 +44,8 @@ def test_jobs_are_claimed_in_the_order_of_arrival() -> None:
 
 @pytest.mark.parametrize("end", ["done", "failed", "cancelled", "interrupted"])
 def test_an_ended_job_never_changes(end: str) -> None:
-    store = MemoryStore()
-    kept = store.add(job())
+    store = JobStore.in_memory()
+    (kept,) = store.add(job())
     store.claim()
     ended = store.move(kept.id, "running", end, "why")  # type: ignore[arg-type]
     assert ended is not None and ended.ended and ended.finished and ended.message == "why"
@@ -57,8 +57,8 @@ def test_an_ended_job_never_changes(end: str) -> None:
 
 
 def test_a_move_needs_the_state_that_it_expects() -> None:
-    store = MemoryStore()
-    kept = store.add(job())
+    store = JobStore.in_memory()
+    (kept,) = store.add(job())
     assert store.move(kept.id, "running", "done") is None
     assert store.move(kept.id, "queued", "done") is None, "there is no such move"
     assert store.move("nobody", "queued", "cancelled") is None
@@ -66,8 +66,8 @@ def test_a_move_needs_the_state_that_it_expects() -> None:
 
 
 def test_a_list_holds_one_owners_jobs() -> None:
-    store = MemoryStore()
-    mine, yours = store.add(job()), store.add(job(owner="you"))
+    store = JobStore.in_memory()
+    mine, yours = store.add(job(), job(owner="you"))
     store.claim()
     assert [j.id for j in store.list(owner="you")] == [yours.id]
     assert [j.id for j in store.list(state="running")] == [mine.id]
@@ -75,7 +75,7 @@ def test_a_list_holds_one_owners_jobs() -> None:
 
 
 def test_only_one_of_many_threads_claims_a_job() -> None:
-    store = MemoryStore()
+    store = JobStore.in_memory()
     for _ in range(20):
         store.add(job())
     claimed: list[str] = []
@@ -142,11 +142,11 @@ class Bench:
     """A store, a log and a supervisor around one worker function."""
 
     def __init__(self, target: Callable[..., None], *args: object, grace: float = 15.0) -> None:
-        self.store, self.log = MemoryStore(), EventLog()
+        self.store, self.log = JobStore.in_memory(), EventLog()
         self.supervisor = Supervisor(self.store, target, args, on_event=self.log.add, grace_seconds=grace)
 
     def add(self, recipe: str = "{}") -> str:
-        added = self.store.add(job(recipe=recipe))
+        (added,) = self.store.add(job(recipe=recipe))
         self.supervisor.nudge()
         return added.id
 
@@ -175,11 +175,11 @@ def test_jobs_run_one_after_the_other_in_one_worker(bench: Callable[..., Bench])
     b = bench(obedient)
     first = b.add()
     assert b.end_of(first).state == "done"
-    pid = b.supervisor.worker_pid
+    pids = b.supervisor.worker_pids
     second, third = b.add("fail"), b.add()
     assert b.end_of(second).message == "no" and b.state(second) == "failed"
     assert b.end_of(third).state == "done"
-    assert pid is not None and b.supervisor.worker_pid == pid, "the worker lives on"
+    assert pids and b.supervisor.worker_pids == pids, "the worker lives on"
     assert [type(e).__name__ for e in b.log.since(first)] == ["Done"]
 
 
@@ -188,10 +188,10 @@ def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_at_its_next_step(b
     running, waiting = b.add(), b.add()
     wait_for(lambda: b.log.since(running))
     assert b.supervisor.cancel(waiting) and b.state(waiting) == "cancelled"
-    pid = b.supervisor.worker_pid
+    pids = b.supervisor.worker_pids
     assert b.supervisor.cancel(running)
     assert b.end_of(running).state == "cancelled"
-    assert b.supervisor.worker_pid == pid, "a cancel costs no worker"
+    assert b.supervisor.worker_pids == pids, "a cancel costs no worker"
     assert not b.supervisor.cancel(running) and not b.supervisor.cancel("nobody")
 
 
@@ -201,11 +201,11 @@ def test_a_worker_that_hears_nothing_is_killed_after_its_grace(
     monkeypatch.setattr("pusa_app.jobs.supervisor.TERMINATE_SECONDS", 0.5)
     b = bench(stubborn, grace=0.3)
     hanging = b.add()
-    wait_for(lambda: b.supervisor.worker_pid)
+    wait_for(lambda: b.supervisor.worker_pids)
     time.sleep(0.5)
     b.supervisor.cancel(hanging)
     assert b.end_of(hanging).state == "cancelled"
-    wait_for(lambda: b.supervisor.worker_pid is None)
+    wait_for(lambda: b.supervisor.worker_pids == [])
 
 
 def test_the_death_of_a_worker_fails_its_job_in_words_and_the_next_one_runs(bench: Callable[..., Bench]) -> None:
@@ -219,10 +219,10 @@ def test_the_death_of_a_worker_fails_its_job_in_words_and_the_next_one_runs(benc
 def test_a_worker_that_died_while_idle_is_replaced(bench: Callable[..., Bench]) -> None:
     b = bench(obedient)
     b.end_of(b.add())
-    pid = b.supervisor.worker_pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: b.supervisor.worker_pid is None)
+    pids = b.supervisor.worker_pids
+    assert pids
+    os.kill(pids[0], signal.SIGKILL)
+    wait_for(lambda: b.supervisor.worker_pids == [])
     assert b.end_of(b.add()).state == "done"
 
 
@@ -248,5 +248,5 @@ def test_stop_interrupts_the_running_job_and_ends_the_worker(bench: Callable[...
     wait_for(lambda: b.log.since(running))
     b.supervisor.stop()
     assert b.state(running) == "interrupted"
-    assert b.supervisor.worker_pid is None
+    assert b.supervisor.worker_pids == []
     assert not [t for t in threading.enumerate() if t.name == "supervisor" and t.is_alive()]

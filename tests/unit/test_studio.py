@@ -17,7 +17,7 @@ from pusa_app.cli import read_recipe
 from pusa_app.errors import MediaError, ModelError, RecipeError
 from pusa_app.jobs import Job
 from pusa_app.settings import Settings
-from pusa_app.studio import Studio, given_clip, new_recipe
+from pusa_app.studio import Studio, given_clip, new_recipe, secret_of
 from pusa_app.timeline import Given, Keyframe, Recipe, get_task
 
 PATIENCE = 90.0
@@ -114,7 +114,7 @@ def test_a_recipe_that_the_model_cannot_do_is_refused(studio: Studio, fields: di
     with pytest.raises(RecipeError, match=words):
         studio.submit(recipe(**fields), "me")
     assert studio.jobs("me") == []
-    assert not studio.settings.data_dir.exists(), "a mistake writes nothing"
+    assert not studio.settings.runs_dir.exists(), "a mistake writes nothing"
 
 
 @pytest.mark.parametrize("fields", [{"num_frames": 8}, {"guidance": float("nan")}, {"seed": -1}, {"steps": 0}])
@@ -183,7 +183,7 @@ def test_what_cannot_be_made_is_refused_before_anything_is_written(
     with pytest.raises((RecipeError, MediaError), match=words) as caught:
         studio.submit(recipe_of(task, keyframes=keyframes, options=options), "me")
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
-    assert studio.jobs("me") == [] and not studio.settings.data_dir.exists()
+    assert studio.jobs("me") == [] and not studio.settings.runs_dir.exists()
 
 
 def test_an_unknown_model_and_a_folder_as_model_are_refused(studio: Studio, tmp_path: Path) -> None:
@@ -251,7 +251,8 @@ def test_an_extension_keeps_the_clip_whose_upload_is_gone(studio: Studio, tmp_pa
     assert str(tmp_path) not in media.read_recipe_text(video)
     (last,) = [e for e in studio.events(job.id) if type(e).__name__ == "Done"]
     assert last.num_frames == 100  # type: ignore[union-attr]
-    assert {p.name for p in studio.settings.results_dir.iterdir()} == {video.name, video.with_suffix(".jpg").name}
+    beside = {video.with_suffix(ending).name for ending in (".mp4", ".jpg", ".json")}
+    assert {p.name for p in studio.settings.results_dir.iterdir()} == beside
 
 
 def test_owners_do_not_see_each_other(studio: Studio) -> None:
@@ -274,7 +275,7 @@ def test_a_waiting_job_knows_how_many_are_before_it(studio: Studio, monkeypatch:
 
 def test_the_secret_stays_and_is_nobody_elses(studio: Studio) -> None:
     secret = studio.secret()
-    assert len(secret) == 32 and Studio(studio.settings).secret() == secret
+    assert len(secret) == 32 and secret_of(studio.settings) == secret
     assert (studio.settings.data_dir / "secret").stat().st_mode & 0o077 == 0
 
 
@@ -295,7 +296,7 @@ def test_a_picture_beyond_slot_0_does_not_make_image_to_video() -> None:
 def test_the_page_never_loads_torch() -> None:
     code = (
         "import sys, pusa_app.ui, pusa_app.studio, pusa_app.cli\n"
-        "heavy = {'torch', 'diffusers', 'transformers', 'moviepy', 'sqlite3'} & set(sys.modules)\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'moviepy'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -1,0 +1,175 @@
+"""The files of jobs: a folder per run, and the finished videos. What may be removed, and when."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from pusa_app.errors import RecipeError
+from pusa_app.jobs import Job
+from pusa_app.settings import Settings
+from pusa_app.timeline import Recipe, Sweep, is_sweep
+
+Work = TypeVar("Work", Recipe, Sweep)
+CARD = ".job.json"
+
+
+class Results:
+    """Where the files of a job are. Nothing of a job is removed before it has ended."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    # --- places ------------------------------------------------------------------------------------------------------
+
+    def folder(self, job: Job) -> Path:
+        """Sources, recipe and checkpoints."""
+        return self._settings.runs_dir / (job.folder or job.id)
+
+    def state(self, job: Job) -> Path:
+        """The checkpoint; those of later parts have a number behind."""
+        return self.folder(job) / f"{job.id}.state"
+
+    def states(self, job: Job) -> list[Path]:
+        """The checkpoints that there are."""
+        return sorted(self.folder(job).glob(f"{job.id}.state*"))
+
+    def new_out(self, work: Recipe | Sweep, job_id: str) -> Path:
+        """Where the video of a new job will be."""
+        return self._settings.results_dir / f"{_title(work)}-{job_id[:8]}.mp4"
+
+    # --- making ------------------------------------------------------------------------------------------------------
+
+    def take(self, work: Work, folder: str) -> Work:
+        """A new folder with copies of all sources; the recipe that names them. Raises RecipeError or MediaError.
+
+        Where the sources lie now may be a cache, and they may change. Nothing is left behind when one cannot be taken.
+        """
+        place = self._settings.runs_dir / folder
+        try:
+            place.mkdir(parents=True)
+            self._settings.results_dir.mkdir(parents=True, exist_ok=True)
+            taken = _with_own_sources(work, place)
+            (place / "recipe.json").write_text(taken.to_json(), encoding="utf-8")
+        except OSError as error:
+            shutil.rmtree(place, ignore_errors=True)
+            raise RecipeError(f"The data folder cannot be written: {error.strerror or error}.") from None
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+        return taken
+
+    def write_card(self, job: Job) -> None:
+        """What the library needs to know again if the database is lost. Without it the job runs all the same."""
+        card = {"id": job.id, "owner": job.owner, "out": job.out, "created": job.created, "embed": job.embed}
+        with contextlib.suppress(OSError):
+            (self.folder(job) / f"{job.id}{CARD}").write_text(json.dumps(card), encoding="utf-8")
+
+    def remove_folder(self, folder: str) -> None:
+        shutil.rmtree(self._settings.runs_dir / folder, ignore_errors=True)
+
+    def take_over_state(self, old: Job, new: Job) -> None:
+        """The checkpoints of a job become those of the one that goes on from it."""
+        for path in self.states(old):
+            with contextlib.suppress(OSError):
+                path.rename(path.with_name(new.id + path.name.removeprefix(old.id)))
+
+    # --- removing ----------------------------------------------------------------------------------------------------
+
+    def remove(self, job: Job, alone_in_folder: bool, alone_with_video: bool) -> None:
+        """Remove the files of a job that are not another one's too."""
+        if alone_with_video:
+            out = Path(job.out)
+            for path in (out, *companions(out)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if alone_in_folder:
+            shutil.rmtree(self.folder(job), ignore_errors=True)
+            return
+        for path in (*self.states(job), self.folder(job) / f"{job.id}{CARD}"):
+            path.unlink(missing_ok=True)
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    def used(self, jobs: Iterable[Job]) -> int:
+        """Bytes of the videos, sources and checkpoints of jobs."""
+        paths: set[Path] = set()
+        for job in jobs:
+            out = Path(job.out)
+            paths |= {out, *companions(out), self.folder(job)}
+        return sum(_bytes(path) for path in paths)
+
+    def lost(self) -> list[Job]:
+        """Jobs as their cards tell, oldest first, when there is no database to ask: ended, with a video or without."""
+        found = []
+        for path in self._settings.runs_dir.glob(f"*/*{CARD}"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                card = json.loads(path.read_text(encoding="utf-8"))
+                out = self._settings.results_dir / Path(card["out"]).name
+                text = (path.parent / "recipe.json").read_text(encoding="utf-8")
+                there = out.is_file()
+                found.append(
+                    Job(
+                        id=str(card["id"]),
+                        owner=str(card["owner"]),
+                        out=str(out),
+                        created=float(card["created"]),
+                        embed=bool(card["embed"]),
+                        folder=path.parent.name,
+                        recipe=text,
+                        state="done" if there else "interrupted",
+                        finished=out.stat().st_mtime if there else float(card["created"]),
+                        message="" if there else "The queue was damaged and begun anew.",
+                        **words_of(text),
+                    )
+                )
+        return sorted(found, key=lambda job: job.created)
+
+
+def companions(out: Path) -> list[Path]:
+    """What lies beside a video: poster, recipe, and of a sweep its contact sheet and its cells."""
+    beside = [out.with_suffix(".jpg"), out.with_suffix(".json"), out.with_suffix(".png")]
+    return [path for path in (*beside, out.with_name(f"{out.stem}-cells")) if path.exists()]
+
+
+def words_of(recipe_json: str) -> dict[str, str | int]:
+    """What the library searches of a recipe or a sweep."""
+    sweep = Sweep.from_json(recipe_json) if is_sweep(recipe_json) else None
+    recipe = Recipe.from_json(recipe_json) if sweep is None else sweep.recipe
+    return {"task": recipe.task, "model": recipe.model, "prompt": recipe.prompt, "seed": recipe.seed}
+
+
+def _with_own_sources(work: Work, folder: Path) -> Work:
+    """A recipe or a sweep with its sources copied into `folder`; the copy never has a name that the user chose."""
+    copies: dict[str, str] = {}
+    for number, path in enumerate(dict.fromkeys(work.paths)):  # a file that stands in several slots is copied once
+        suffix = Path(path).suffix.lower()
+        copy = folder / f"source-{number}{suffix if re.fullmatch(r'[.][a-z0-9]{1,5}', suffix) else ''}"
+        shutil.copyfile(path, copy)
+        copies[path] = str(copy)
+    return work.with_paths(copies.__getitem__)
+
+
+def _title(work: Recipe | Sweep) -> str:
+    """The beginning of a result's file name."""
+    recipe = work.recipe if isinstance(work, Sweep) else work
+    return (_slug(recipe.prompt) or recipe.task) + ("-sweep" if isinstance(work, Sweep) else "")
+
+
+def _slug(text: str) -> str:
+    """A prompt as the beginning of a file name."""
+    return "-".join(re.findall(r"[a-z0-9]+", text.lower()))[:48].strip("-")
+
+
+def _bytes(path: Path) -> int:
+    total = 0
+    with contextlib.suppress(OSError):
+        if path.is_dir():
+            return sum(_bytes(Path(entry)) for entry in os.scandir(path))
+        total = path.stat().st_size
+    return total
