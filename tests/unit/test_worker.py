@@ -35,8 +35,8 @@ def events() -> list[Event]:
 
 @pytest.fixture
 def made(events: list[Event]) -> Worker:
-    log = logging.getLogger("test_worker")
-    log.propagate = False  # pytest keeps every record, and a record its traceback
+    log = logging.Logger("apart")
+    log.addHandler(logging.NullHandler())  # pytest keeps every record, and a record its traceback
     return Worker(lambda job_id, event: events.append(event), log)
 
 
