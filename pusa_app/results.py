@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pusa_app.errors import RecipeError
 from pusa_app.jobs import Job
@@ -137,7 +137,7 @@ def companions(out: Path) -> list[Path]:
     return [path for path in (*beside, out.with_name(f"{out.stem}-cells")) if path.exists()]
 
 
-def words_of(recipe_json: str) -> dict[str, str | int]:
+def words_of(recipe_json: str) -> dict[str, Any]:
     """What the library searches of a recipe or a sweep."""
     sweep = Sweep.from_json(recipe_json) if is_sweep(recipe_json) else None
     recipe = Recipe.from_json(recipe_json) if sweep is None else sweep.recipe

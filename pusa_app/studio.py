@@ -161,7 +161,7 @@ class Studio:
 
     def _check_room(self, works: Sequence[Recipe | Sweep], owner: str) -> None:
         """Raises RecipeError when too many wait, the owner keeps too much, or the disk is full."""
-        limits, waiting = self.settings, self._store.list(state="queued")
+        limits, waiting = self.settings, self._store.jobs(state="queued")
         own = sum(job.owner == owner for job in waiting)
         if len(waiting) + len(works) > limits.max_queue:
             raise RecipeError(f"{len(waiting)} videos are waiting already: try again when some are done.")
@@ -233,7 +233,7 @@ class Studio:
 
     def clear(self, owner: str) -> int:
         """Cancel all jobs of the owner that wait; returns how many."""
-        return sum(self._supervisor.cancel(job.id) for job in self._store.list(owner=owner, state="queued"))
+        return sum(self._supervisor.cancel(job.id) for job in self._store.jobs(owner=owner, state="queued"))
 
     # --- again -------------------------------------------------------------------------------------------------------
 
@@ -274,13 +274,13 @@ class Studio:
         for job in reversed(interrupted):
             self.resume(job.id, owner)
         self.unpause(owner)
-        return len(self._store.list(owner=owner, state="queued"))
+        return len(self._store.jobs(owner=owner, state="queued"))
 
     def interrupted(self, owner: str) -> list[Job]:
         """Jobs that the end of the program cut off, and that nobody has resumed or dismissed yet."""
         return [
             job
-            for job in self._store.list(owner=owner, state="interrupted")
+            for job in self._store.jobs(owner=owner, state="interrupted")
             if job.deleted is None and Path(self._results.folder(job)).is_dir()
         ]
 
@@ -302,7 +302,7 @@ class Studio:
 
     def _go_first(self, old: Job, new: Job) -> Job:
         """Queue a job before the others of its owner, in the place of the old one."""
-        waiting = [job.id for job in self._store.list(owner=old.owner, state="queued")]
+        waiting = [job.id for job in self._store.jobs(owner=old.owner, state="queued")]
         (new,) = self._store.add(new)
         self._store.reorder(old.owner, [new.id, *waiting])
         if old.state != "done":
@@ -318,7 +318,7 @@ class Studio:
 
     def jobs(self, owner: str | None = None) -> list[Job]:
         """Jobs of an owner, or of all, oldest first, without those that were deleted."""
-        return [job for job in self._store.list(owner=owner) if job.deleted is None]
+        return [job for job in self._store.jobs(owner=owner) if job.deleted is None]
 
     def recent(self, owner: str, limit: int) -> list[Job]:
         """The owner's latest jobs, newest first."""
@@ -326,15 +326,15 @@ class Studio:
 
     def queue(self, owner: str | None = None) -> list[Job]:
         """What runs, then what waits, in order; of one owner, or of all."""
-        return [*self._store.list(owner, "running"), *self._store.list(owner, "queued")]
+        return [*self._store.jobs(owner, "running"), *self._store.jobs(owner, "queued")]
 
     def ahead(self, job: Job) -> int:
         """How many jobs come before a waiting one."""
         return len(self._before(job)) if job.state == "queued" else 0
 
     def _before(self, job: Job) -> list[Job]:
-        waiting = [other for other in self._store.list(state="queued") if other.position < job.position]
-        return [*self._store.list(state="running"), *waiting]
+        waiting = [other for other in self._store.jobs(state="queued") if other.position < job.position]
+        return [*self._store.jobs(state="running"), *waiting]
 
     def expected(self, job: Job) -> float | None:
         """Seconds until a job is done, from the times that steps took before; None where nothing is known."""
@@ -471,7 +471,7 @@ class Studio:
 
     def usage(self, owner: str) -> tuple[int, int | None]:
         """Bytes that the owner's videos, sources and checkpoints take, and how many they may."""
-        return self._results.used(self._store.list(owner=owner)), self.settings.quota_bytes
+        return self._results.used(self._store.jobs(owner=owner)), self.settings.quota_bytes
 
     def purge(self, before: float | None = None) -> int:
         """Remove the files of what was deleted before a time, by default a day ago; returns how many jobs that were."""

@@ -1,4 +1,4 @@
-"""Jobs, their states and events, the store that keeps them, and the supervisor of the workers. Standard library only."""
+"""Jobs, their states and events, the store that keeps them, the supervisor of the workers. Standard library only."""
 
 from pusa_app.jobs.job import Job, State, new_id
 from pusa_app.jobs.log import EventLog

@@ -82,12 +82,12 @@ class JobStore:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def _jobs(self, query: str, values: Sequence[Any] = ()) -> list[Job]:
+    def _query(self, query: str, values: Sequence[Any] = ()) -> list[Job]:
         with self._lock, _in_words():
             return [_job(row) for row in self._connection.execute(query, values).fetchall()]
 
     def _one(self, query: str, values: Sequence[Any] = ()) -> Job | None:
-        found = self._jobs(query, values)
+        found = self._query(query, values)
         return found[0] if found else None
 
     # --- jobs --------------------------------------------------------------------------------------------------------
@@ -101,17 +101,17 @@ class JobStore:
         """The job as it is now."""
         return self._one("SELECT * FROM job WHERE id = ?", (job_id,))
 
-    def list(self, owner: str | None = None, state: State | None = None) -> list[Job]:
+    def jobs(self, owner: str | None = None, state: State | None = None) -> list[Job]:
         """Jobs in order of arrival, waiting ones in order of their turn; of one owner and in one state where given."""
         order = "position" if state == "queued" else "number"
-        return self._jobs(
+        return self._query(
             f"SELECT * FROM job WHERE (?1 IS NULL OR owner = ?1) AND (?2 IS NULL OR state = ?2) ORDER BY {order}",
             (owner, state),
         )
 
     def latest(self, owner: str, limit: int) -> list[Job]:
         """The owner's jobs, newest first, without those that were deleted."""
-        return self._jobs(
+        return self._query(
             "SELECT * FROM job WHERE owner = ? AND deleted IS NULL ORDER BY number DESC LIMIT ?", (owner, limit)
         )
 
@@ -137,7 +137,8 @@ class JobStore:
     def again(self, job_id: str, message: str) -> Job | None:
         """Count another attempt of a running job, with the smaller memory plan."""
         return self._changed(
-            "UPDATE job SET attempt = attempt + 1, lean = 1, message = ? WHERE id = ? AND state = 'running' RETURNING *",
+            "UPDATE job SET attempt = attempt + 1, lean = 1, message = ? "
+            "WHERE id = ? AND state = 'running' RETURNING *",
             (message, job_id),
         )
 
@@ -235,7 +236,7 @@ class JobStore:
             where.append("instr(folded(prompt || ' ' || task || ' ' || model || ' ' || seed), ?)")
             values.append(word.casefold())
         order = "DESC" if newest else "ASC"
-        return self._jobs(
+        return self._query(
             f"SELECT * FROM job WHERE {' AND '.join(where)} ORDER BY finished {order}, number {order} LIMIT ? OFFSET ?",
             [*values, limit, offset],
         )
@@ -262,7 +263,7 @@ class JobStore:
 
     def expired(self, before: float) -> list[Job]:
         """Jobs that were deleted before a time."""
-        return self._jobs("SELECT * FROM job WHERE deleted < ? ORDER BY number", (before,))
+        return self._query("SELECT * FROM job WHERE deleted < ? ORDER BY number", (before,))
 
     def forget(self, job_id: str) -> None:
         """Remove an ended job for good."""
@@ -271,11 +272,11 @@ class JobStore:
 
     def of_folder(self, folder: str) -> list[Job]:
         """The jobs whose sources lie in a folder."""
-        return self._jobs("SELECT * FROM job WHERE folder = ? ORDER BY number", (folder,))
+        return self._query("SELECT * FROM job WHERE folder = ? ORDER BY number", (folder,))
 
     def of_out(self, out: str) -> list[Job]:
         """The jobs whose video is, or would have been, a file."""
-        return self._jobs("SELECT * FROM job WHERE out = ? ORDER BY number", (out,))
+        return self._query("SELECT * FROM job WHERE out = ? ORDER BY number", (out,))
 
     # --- how long things take ----------------------------------------------------------------------------------------
 

@@ -31,10 +31,10 @@ class LatentSet:
     """N clips of F slots.
 
     latents (N, C, F, h, w): the clips. stills (N, C, F, h, w): in slot k the latent of its last frame alone, encoded
-    as a picture, which is what a user's keyframe gives. led (N, C, sum(LED_SPANS), h, w): the last 3, 2 and 1 slots, each
-    encoded behind a copy of its own first frame, which is what `render` makes of a clip in a later slot. All normalized
-    by mean and std (C,). truth: what is seen, a ClipSpec without its path; captions are drawn anew each time a clip is
-    used.
+    as a picture, which is what a user's keyframe gives. led (N, C, sum(LED_SPANS), h, w): the last 3, 2 and 1 slots,
+    each encoded behind a copy of its own first frame, which is what `render` makes of a clip in a later slot. All
+    normalized by mean and std (C,). truth: what is seen, a ClipSpec without its path; captions are drawn anew each time
+    a clip is used.
     """
 
     latents: torch.Tensor
@@ -65,7 +65,7 @@ def encode_clips(vae: AutoencoderKLMochi, frames: np.ndarray) -> tuple[torch.Ten
 
 @torch.inference_mode()
 def encode_led(vae: AutoencoderKLMochi, frames: np.ndarray) -> torch.Tensor:
-    """uint8 (B, n, H, W, 3) -> raw latents (B, C, sum(LED_SPANS), h, w) of the clips' ends, led in by their first frame."""
+    """uint8 (B, n, H, W, 3) -> raw latents (B, C, sum(LED_SPANS), h, w) of the clips' ends."""
     x = to_tensor(frames).to(vae.dtype)
     found = []
     for span in LED_SPANS:

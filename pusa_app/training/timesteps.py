@@ -23,9 +23,9 @@ class NoiseDraw:
     """For a batch of B clips with F slots.
 
     sigma (B, F) in [0, 1]. weight (B, F): 0 where a slot is a clean keyframe, whose velocity nobody asks for, else 1.
-    still (B, F) bool: the keyframe is a single picture, not the latent of its six frames. led (B,) int: so many slots at
-    the end are a keyframe that was encoded by itself, 0 where there is none. drop_text (B,) bool: train this clip without
-    its caption.
+    still (B, F) bool: the keyframe is a single picture, not the latent of its six frames. led (B,) int: so many slots
+    at the end are a keyframe that was encoded by itself, 0 where there is none. drop_text (B,) bool: train this clip
+    without its caption.
     """
 
     sigma: torch.Tensor

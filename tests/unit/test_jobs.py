@@ -69,9 +69,9 @@ def test_a_list_holds_one_owners_jobs() -> None:
     store = JobStore.in_memory()
     mine, yours = store.add(job(), job(owner="you"))
     store.claim()
-    assert [j.id for j in store.list(owner="you")] == [yours.id]
-    assert [j.id for j in store.list(state="running")] == [mine.id]
-    assert len(store.list()) == 2
+    assert [j.id for j in store.jobs(owner="you")] == [yours.id]
+    assert [j.id for j in store.jobs(state="running")] == [mine.id]
+    assert len(store.jobs()) == 2
 
 
 def test_only_one_of_many_threads_claims_a_job() -> None:
