@@ -19,6 +19,7 @@ from pusa_app.media.color import ColorMatch
 from pusa_app.media.fit import Fit, Focus, Frames
 from pusa_app.media.grid import Cell, Grid
 from pusa_app.media.images import ImageInfo, check_image, load_image
+from pusa_app.media.intake import take_clip, take_image
 from pusa_app.media.writer import ClipWriter, save_poster, write_gif
 
 __all__ = [
@@ -43,6 +44,8 @@ __all__ = [
     "save_poster",
     "scratch_folder",
     "stream_clip",
+    "take_clip",
+    "take_image",
     "write_gif",
     "writing",
 ]
