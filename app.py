@@ -24,6 +24,7 @@ def main() -> int:
         parser.error("others could reach this page: give --auth USER:PASSWORD, or --no-auth if that is what you want")
 
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    from pusa_app.control import Control
     from pusa_app.errors import UserError
     from pusa_app.settings import SHARED_BYTES, SHARED_QUEUE, Settings, default_data_dir
     from pusa_app.studio import Studio
@@ -39,9 +40,10 @@ def main() -> int:
         shared=shared,
         **({"max_queue_per_owner": SHARED_QUEUE, "quota_bytes": SHARED_BYTES} if shared else {}),
     )
-    studio = None
+    studio = control = None
     try:
         studio = Studio(settings)
+        control = Control(studio)
         page = build(studio)
         _, local, public = page.launch(
             quiet=True,
@@ -69,8 +71,9 @@ def main() -> int:
         print(f"Port {settings.port} is taken: choose another one with --port.", file=sys.stderr)
         return 2
     finally:
-        if studio is not None:
-            studio.close()
+        for part in (control, studio):
+            if part is not None:
+                part.close()
     return 0
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from pusa_app import __version__
+from pusa_app import __version__, cli_jobs
 from pusa_app.arguments import (
     NOT_OF_A_BATCH,
     RECIPE_ARGUMENTS,
@@ -138,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_generate(commands)
     _add_sweep(commands)
+    cli_jobs.add_parser(commands)
 
     recipe = commands.add_parser("recipe", help="print the recipe inside a video, as JSON", allow_abbrev=False)
     recipe.add_argument("video", type=to_path)
@@ -168,7 +169,10 @@ def _add_generate(commands: Any) -> None:
         allow_abbrev=False,
     )
     make.set_defaults(run=_generate)
-    make.add_argument("--out", required=True, type=to_path, help="the video to write (.mp4), or the folder of a batch")
+    make.add_argument("--out", type=to_path, help="the video to write (.mp4), or the folder of a batch")
+    make.add_argument(
+        "--queue", action="store_true", help="leave it to the running program, which keeps the video in its library"
+    )
     make.add_argument("--recipe", type=to_path, help="make the video of a recipe again: a .json file or a video")
     make.add_argument(
         "--batch", type=to_path, metavar="FOLDER", help="every picture with a .txt file of the same name is a job"
@@ -198,6 +202,10 @@ def _add_sweep(commands: Any) -> None:
 
 
 def _generate(options: argparse.Namespace) -> int:
+    if options.queue:
+        refuse(options, "--queue", ("out", "batch"), "keeps one video in the library")
+    elif options.out is None:
+        raise RecipeError("Say which video to write: --out FILE.mp4, or --queue for the library.")
     if options.batch is not None:
         return _batch(options)
     if options.recipe is not None:
@@ -205,9 +213,13 @@ def _generate(options: argparse.Namespace) -> int:
         recipe = read_recipe(options.recipe)
     else:
         recipe = recipe_from(options)
-    out = _checked_out(options.out, recipe)
     from pusa_app.studio import check_recipe
 
+    if options.queue:
+        check_recipe(recipe)
+        _warn(recipe)
+        return cli_jobs.submit(recipe)
+    out = _checked_out(options.out, recipe)
     check_recipe(recipe)
     _warn(recipe)
     _render(recipe, out)

@@ -55,14 +55,19 @@ __all__ = [
 ]
 
 
+class InUse(StoreError):
+    """Another program has the data folder."""
+
+
 class Studio:
     """Thread safe. Owners are opaque strings; an owner sees only his own jobs. No worker starts before the first job.
 
     One program uses a data folder at a time. Whatever was waiting or running when the last one ended waits paused.
-    Raises StoreError when the data folder cannot be used. Everything else raises UserErrors of one sentence.
+    Raises InUse when another one has it, StoreError when it cannot be used; all else raises UserErrors of one sentence.
+    idle: jobs are taken and none is started.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, *, idle: bool = False) -> None:
         self.settings = settings or Settings()
         self._lock = _locked(self.settings)
         try:
@@ -85,6 +90,8 @@ class Studio:
             workers=devices,
             grace_seconds=self.settings.cancel_grace_seconds,
         )
+        if idle:
+            self._supervisor.stop()
         self._closing = threading.Event()
         threading.Thread(target=self._housekeeping, name="housekeeping", daemon=True).start()
 
@@ -271,10 +278,13 @@ class Studio:
     def resume_all(self, owner: str) -> int:
         """Go on after a restart: resume what was interrupted, then start what waits; returns how many jobs that are."""
         interrupted = self.interrupted(owner)
+        # Still paused, so that the order is right before the first one starts.
+        self._store.pause(owner, "restart")
         for job in reversed(interrupted):
             self.resume(job.id, owner)
+        count = len(self._store.jobs(owner=owner, state="queued"))
         self.unpause(owner)
-        return len(self._store.jobs(owner=owner, state="queued"))
+        return count
 
     def interrupted(self, owner: str) -> list[Job]:
         """Jobs that the end of the program cut off, and that nobody has resumed or dismissed yet."""
@@ -584,7 +594,7 @@ def _locked(settings: Settings) -> FileLock:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        raise StoreError(
+        raise InUse(
             f"Another Pusa Studio uses the data folder {settings.data_dir}: close it, or choose another --data-dir."
         ) from None
     except OSError as error:

@@ -95,7 +95,7 @@ def flow_loss(
     mask: torch.Tensor,
     eps: torch.Tensor,
 ) -> torch.Tensor:
-    """The loss of the module's head for a batch of normalized latents (B, C, F, h, w); see `LatentSet` for the others."""
+    """The loss of the module's head for a batch of normalized latents (B, C, F, h, w), see `LatentSet`."""
     sigma = noise.sigma[:, None, :, None, None]
     source = torch.where(noise.still[:, None, :, None, None], stills, latents)
     for b, span in enumerate(noise.led.tolist()):
