@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,29 @@ import gradio as gr
 
 
 class Drawn(gr.HTML):
-    """A value (plain JSON) that the script `<name>.js` beside it draws.
+    """A value (plain JSON) that the script `<name>.js` beside it draws; several scripts are chapters of one.
 
     The template is constant and the script uses textContent: a value inside a template would run as code, a user's
-    prompt included.
+    prompt included. Words are no property of the component: an update that comes before it is seen for the first time
+    would take those away.
     """
 
-    def __init__(self, value: Any = None, *, script: Path, elem_id: str, **more: Any) -> None:
+    def __init__(
+        self,
+        value: Any = None,
+        *,
+        script: Path | tuple[Path, ...],
+        elem_id: str,
+        words: dict[str, Any] | None = None,
+        **more: Any,
+    ) -> None:
+        chapters = script if isinstance(script, tuple) else (script,)
+        text = "\n".join(chapter.read_text(encoding="utf-8") for chapter in chapters)
         # Gradio makes the component again for every update, from these arguments less the value.
         super().__init__(
             value=value,
             html_template=f'<div class="{elem_id}"></div>',
-            js_on_load=script.read_text(encoding="utf-8"),
+            js_on_load=f"const WORDS = {json.dumps(words or {})};\n{text}",
             apply_default_css=False,
             elem_id=elem_id,
             **more,

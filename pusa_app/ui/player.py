@@ -8,6 +8,7 @@ import tempfile
 import time
 import urllib.parse
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from gradio import processing_utils, utils
 from gradio.data_classes import FileData
 from numpy.typing import NDArray
 
+from pusa_app.errors import UserError
 from pusa_app.events import Progress
 from pusa_app.jobs import Job
 from pusa_app.pace import clock
 from pusa_app.studio import Studio
+from pusa_app.timeline import Recipe, plan_of
 from pusa_app.ui import strings
 from pusa_app.ui.drawn import Drawn
 
@@ -38,7 +41,7 @@ class Player(gr.Video):
 
 
 def make_stage() -> Drawn:
-    return Drawn(idle(), script=Path(__file__).with_name("stage.js"), elem_id="stage")
+    return Drawn(idle(), script=Path(__file__).with_name("stage.js"), elem_id="stage", words=strings.STAGE)
 
 
 def make_player() -> Player:
@@ -71,8 +74,9 @@ def is_uploaded(path: str) -> bool:
     return utils.is_in_or_equal(path, utils.get_upload_folder())
 
 
+@lru_cache(maxsize=512)
 def picture_of(path: Path, side: int) -> str | None:
-    """A small JPEG of a picture as a data URL; None when it cannot be read."""
+    """A small JPEG of a picture that never changes, as a data URL; None when it cannot be read."""
     from pusa_app.errors import MediaError
     from pusa_app.media import load_image
 
@@ -105,13 +109,14 @@ def stage_value(studio: Studio, job: Job) -> dict[str, Any]:
         detail = strings.CANCELLED_DETAIL if studio.sweep(job) is None else strings.CANCELLED_SWEEP
         return {"state": "idle", "title": strings.CANCELLED_TITLE, "detail": detail}
     if job.state == "queued":
-        ahead = studio.ahead(job)
-        detail = strings.NEXT if ahead == 0 else f"{ahead} {'video' if ahead == 1 else 'videos'} before this one."
-        return {"state": "running", "title": strings.WAITING_TITLE, "detail": detail}
-    return _running(studio, job)
+        from pusa_app.ui.queue import place_words
+
+        return {"state": "waiting", "title": strings.WAITING_TITLE, "detail": place_words(studio, job)}
+    return running_value(studio, job) | noise_value(studio, job)
 
 
-def _running(studio: Studio, job: Job) -> dict[str, Any]:
+def running_value(studio: Studio, job: Job) -> dict[str, Any]:
+    """How far a running job is: step, elapsed, left, memory as words, fraction from 0 to 1, and its latest look."""
     progress, left = studio.progress(job.id)
     preview = studio.preview(job.id)
     value = {
@@ -121,6 +126,7 @@ def _running(studio: Studio, job: Job) -> dict[str, Any]:
         "elapsed": clock(time.time() - job.started) if job.started else "",
         "left": "" if left is None else f"about {clock(left)} left",
         "fraction": _fraction(progress),
+        "memory": "" if progress is None or not progress.memory else _bytes(progress.memory),
     }
     if preview is not None:
         timeline = studio.recipe(job).timeline
@@ -128,6 +134,39 @@ def _running(studio: Studio, job: Job) -> dict[str, Any]:
         value["count"] = min(timeline.grid.num_slots, PREVIEW_PICTURES)
         value["aspect"] = timeline.width / timeline.height
     return value
+
+
+def noise_value(studio: Studio, job: Job) -> dict[str, Any]:
+    """The noise that each slot has at this step, and which slots hold a keyframe; {} while there is none.
+
+    of: the keyframes of the timeline that runs, so that the editor knows whether it is the one that it shows.
+    """
+    noise = studio.noise_now(job)
+    if noise is None:
+        return {}
+    progress, _ = studio.progress(job.id)
+    part, timeline = 0 if progress is None else progress.part, studio.recipe(job).timeline
+    kept = _kept_slots(job.recipe, part) if studio.sweep(job) is None else ()
+    return {
+        "noise": [round(level, 3) for level in noise],
+        "kept": [slot for slot in kept if slot < len(noise)],
+        "of": [[k.slot, *k.noises] for k in sorted(timeline.keyframes, key=lambda k: k.slot)],
+    }
+
+
+@lru_cache(maxsize=64)
+def _kept_slots(recipe: str, part: int) -> tuple[int, ...]:
+    """Slots of a part of a run that hold a keyframe."""
+    try:
+        timeline = plan_of(Recipe.from_json(recipe)).parts[part]
+    except (UserError, IndexError):
+        return ()
+    return tuple(slot for keyframe in timeline.keyframes for slot in keyframe.slots)
+
+
+def _bytes(count: int) -> str:
+    """Memory as people read it: 640 MB, 3.2 GB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _phase(progress: Progress) -> str:

@@ -16,7 +16,13 @@ bar.setAttribute('aria-valuemax', 100);
 const figures = make('div', 'stage-figures', root);
 const step = make('span', 'stage-step', figures);
 const elapsed = make('span', 'stage-elapsed', figures);
+const memory = make('span', 'stage-memory', figures);
 const left = make('span', 'stage-left', figures);
+// A bar per slot: as high as the noise that the slot has at this step.
+const slots = make('div', 'stage-slots', root);
+slots.setAttribute('role', 'img');
+slots.setAttribute('aria-label', WORDS.noise);
+slots.title = WORDS.noise;
 // Only the words are read out, and only when they change: seconds would never let a screen reader rest.
 words.setAttribute('aria-live', 'polite');
 
@@ -37,10 +43,21 @@ function play(count) {
 
 const write = (node, text) => { if (node.textContent !== (text || '')) node.textContent = text || ''; };
 
+function drawSlots(noise, kept) {
+  slots.hidden = !noise?.length;
+  while (slots.children.length > (noise?.length || 0)) slots.lastChild.remove();
+  while (slots.children.length < (noise?.length || 0)) make('i', 'stage-level', make('span', 'stage-slot', slots));
+  noise?.forEach((level, slot) => {
+    slots.children[slot].classList.toggle('stage-kept', !!kept?.includes(slot));
+    slots.children[slot].firstChild.style.transform = `scaleY(${level})`;
+  });
+}
+
 function draw() {
   const v = props.value || {};
   // On a phone the stage is below the form: a run that starts should be seen.
-  const starts = v.state === 'running' && root.dataset.state !== 'running';
+  const busy = state => state === 'running' || state === 'waiting';
+  const starts = busy(v.state) && !busy(root.dataset.state);
   if (starts && root.getBoundingClientRect().top > window.innerHeight - 80) root.scrollIntoView({ behavior: 'smooth' });
   root.dataset.state = v.state || 'idle';
   if (v.picture) { if (picture.src !== v.picture) picture.src = v.picture; } else picture.removeAttribute('src');
@@ -52,6 +69,8 @@ function draw() {
   write(step, v.step);
   write(elapsed, v.elapsed);
   write(left, v.left);
+  write(memory, v.memory);
+  drawSlots(v.noise, v.kept);
   const percent = Math.round(100 * (v.fraction || 0));
   fill.style.width = percent + '%';
   bar.setAttribute('aria-valuenow', percent);

@@ -94,6 +94,13 @@ IDLE_TITLE = "Your video appears here"
 IDLE_DETAIL = "Write a prompt and press Generate, or try one of the examples."
 WAITING_TITLE = "Waiting"
 NEXT = "It is next."
+AHEAD_ONE = "1 video before this one."
+AHEAD = "{count} videos before this one."
+READY_IN = "ready in about {clock}"
+HELD = "Held while you edit it."
+PAUSED = "The queue is paused: go on with it on the page Queue."
+PAUSED_SHORT = "paused"
+STOPPING = "Stopping"
 STARTING = "Starting"
 CANCELLED_TITLE = "Cancelled"
 CANCELLED_DETAIL = "Nothing was saved."
@@ -105,7 +112,7 @@ OTHER_GRID = "This timeline has not the frames per slot or the frame rate of {mo
 GONE = "That video is no longer here."
 
 STATES = {
-    "queued": "in progress",
+    "queued": "waiting",
     "running": "in progress",
     "failed": "failed",
     "interrupted": "interrupted",
@@ -119,6 +126,74 @@ PHASES = {
     "sampling": "Step {step} of {steps}",
     "decoding": "Turning latents into frames",
     "writing": "Writing the video",
+}
+
+ENDED = {"failed": "Failed", "cancelled": "Cancelled", "interrupted": "Interrupted"}
+QUEUE_TITLE = "Queue"
+QUEUE = {
+    "running": "Running",
+    "waiting": "Waiting",
+    "ended": "Ended without a video",
+    "nothing": "Nothing waits",
+    "nothing_detail": "Press Generate as often as you like: what you ask for is made one after another.",
+    "how": "Drag to change the order, or use Alt with the arrow keys.",
+    "drag": "Drag to another place",
+    "up": "Earlier",
+    "down": "Later",
+    "moved": "Now in place {place} of {count}.",
+    "see": "Watch",
+    "edit": "Edit",
+    "release": "Stop editing",
+    "retry": "Retry",
+    "duplicate": "Duplicate",
+    "cancel": "Cancel",
+    "remove": "Remove",
+    "stopping": "Stopping",
+    "pause": "Pause the queue",
+    "go_on": "Go on",
+    "clear": "Clear",
+    "clear_ask": "Cancel {count} waiting videos?",
+    "clear_ask_one": "Cancel the waiting video?",
+    "clear_yes": "Cancel them",
+    "keep": "Keep them",
+    "open": "Open the queue",
+}
+RUNNING_COUNT = "{count} running"
+WAITING_COUNT = "{count} waiting"
+ADDED = "Added to the queue."
+ADDED_MANY = "{count} videos added to the queue."
+ALL_DONE = "all done in about {clock}"
+SUMMARY_PAUSED = "The queue is paused. What runs is finished, and nothing new begins."
+RESUME_FROM = "Resume from step {step}"
+SWEEP_COUNT = "{count} videos"
+RESTARTED = "{what} when the program ended."
+INTERRUPTED_COUNT = ("", "1 video was interrupted", "{count} videos were interrupted")
+WAITED_COUNT = ("", "1 video was waiting", "{count} videos were waiting")
+AND = " and "
+RESUME_ONE = "Resume 1 job"
+RESUME_ALL = "Resume {count} jobs"
+BANNER = {"later": "Not now"}
+EDITING = "You are editing a video that waits: {title}"
+STOP_EDITING = "Stop editing"
+SAVE_TO_QUEUE = "Save to the queue"
+NO_LONGER_WAITING = "This video is no longer waiting: it cannot be edited."
+SEEDS = "Number of seeds"
+EMBED = "Recipe inside the video"
+EMBED_HELP = "Drop the video on this page later, and its settings are back. Off: it tells nobody how it was made."
+LIVE = {
+    "gone": "The program was closed. Waiting for it…",
+    "finished": "Done",
+    "tab": "Queue, {count} running or waiting",
+    "tab_empty": "Queue",
+}
+STAGE = {"noise": "Noise of each slot at this step; keyframes are marked"}
+BELL = {
+    "on": "Tell me when a video is ready and I look elsewhere",
+    "off": "Do not tell me when a video is ready",
+    "done": "Your video is ready",
+    "failed": "A video could not be made",
+    "cancelled": "A video was cancelled",
+    "interrupted": "A video was interrupted",
 }
 
 PART = "Part {part} of {parts}"
@@ -179,3 +254,110 @@ orbits counterclockwise, stays still*. Other words mean nothing to it.
 Videos are kept in the data folder of the machine that this program runs on. While they are shown, a copy lies in the
 page's cache, where anybody who knows its address can open it, for a day.
 """
+
+LIBRARY_TITLE = "Library"
+LIBRARY = {
+    "search": "Search prompts, tasks, models and seeds",
+    "task": "Task",
+    "any_task": "All tasks",
+    "model": "Model",
+    "any_model": "All models",
+    "order": "Order",
+    "newest": "Newest first",
+    "oldest": "Oldest first",
+    "favourites": "Favourites",
+    "deleted": "Deleted",
+    "videos": "Videos",
+    "more": "Show more",
+    "empty": "Your videos gather here",
+    "empty_detail": "Make one on Create, or drop one that was made here anywhere on the page to have its settings.",
+    "empty_favourites": "No favourites yet",
+    "empty_favourites_detail": "The star on a video keeps it at hand.",
+    "empty_deleted": "Nothing deleted",
+    "empty_deleted_detail": "What you delete stays here for a day.",
+    "no_match": "No video matches",
+    "no_match_detail": "Try fewer words, or other filters.",
+    "clear_filters": "Show all videos",
+    "star": "Favourite",
+    "pick": "Select",
+    "picked_one": "1 selected",
+    "picked": "{count} selected",
+    "clear": "Clear",
+    "compare": "Compare",
+    "compare_help": "Choose two videos to compare them.",
+    "delete": "Delete",
+    "restore": "Restore",
+    "deleted_one": "Deleted 1 video.",
+    "deleted_many": "Deleted {count} videos.",
+    "undo": "Undo",
+    "restored": "It is back.",
+    "sweep": "Sweep of {count}",
+    "no_prompt": "(no prompt)",
+    "today": "Today",
+    "yesterday": "Yesterday",
+    "back": "Back",
+    "loop": "Loop",
+    "use": "Use settings",
+    "frame": "Use frame as keyframe",
+    "extend": "Extend",
+    "go_loop": "Make a loop",
+    "save_as": "Save as…",
+    "kind": "Format",
+    "kinds": [["mp4", "MP4"], ["webm", "WebM"], ["gif", "GIF"], ["frames", "Frames (zip)"]],
+    "quality": "Quality",
+    "qualities": [["original", "Original"], ["high", "High"], ["medium", "Medium"], ["small", "Small"]],
+    "bare": "Without recipe",
+    "bare_help": "The settings are not written into the file.",
+    "save": "Save",
+    "saving": "Preparing…",
+    "recipe": "Recipe",
+    "copy": "Copy recipe",
+    "copied": "Copied.",
+    "not_copied": "The browser did not let it be copied: select the text instead.",
+    "side": "Side by side",
+    "wipe": "Wipe",
+    "wipe_at": "Where one video ends and the other begins",
+    "play": "Play",
+    "pause": "Pause",
+    "previous": "Previous frame",
+    "next": "Next frame",
+    "scrub": "Position",
+    "frame_of": "frame {frame} of {frames}",
+    "differs": "What differs",
+    "same": "Their settings are the same.",
+    "all_cells": "All together",
+    "made": "Made",
+}
+FACTS = {
+    "task": "Task",
+    "prompt": "Prompt",
+    "negative": "Negative prompt",
+    "model": "Model",
+    "size": "Size",
+    "frames": "Frames",
+    "keyframes": "Keyframes",
+    "steps": "Steps",
+    "guidance": "Guidance",
+    "seed": "Seed",
+    "schedule": "Schedule",
+    "color_match": "Colours matched",
+    "sweep": "Sweep",
+    "took": "Took",
+    "file": "File",
+}
+OWN_SCHEDULE = "the model's own"
+USAGE = "{videos}, {used}"
+USAGE_OF = "{videos}, {used} of {quota}"
+FRAMES_OF = "{frames} at {fps:g} a second, {seconds:.1f} s"
+
+DROP = {
+    "here": "Drop the video: its recipe fills the form",
+    "reading": "Reading {name}",
+    "failed": "{name} could not be uploaded: it may be too large.",
+}
+DROP_NO_VIDEO = "{name} is not a video: drop one that was made here, or the recipe beside it."
+DROP_NO_RECIPE = "{name} has no recipe inside: it was saved without one, or made by another program."
+DROP_MODEL = "{name} was made with the model {model}, which is not on this machine."
+DROP_LOST_ONE = "The file of the keyframe in slot {slots} is not here: add it again."
+DROP_LOST = "The files of the keyframes in slots {slots} are not here: add them again."
+DROP_SWEEP = "That is a sweep: the form has what its videos share."

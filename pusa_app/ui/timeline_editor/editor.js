@@ -210,6 +210,7 @@ watch('strings', () => { dress(); draw(); });
 watch(['advice', 'readonly', 'library', 'player'], () => { inspected = ''; draw(); });
 watch('notice', () => tell(prop('notice')));
 watch('result', drawResult);
+watch('live', () => { if (geo) drawLive(); });
 viewWidth = scroll.clientWidth;
 complain('');
 tell(prop('notice'));

@@ -34,6 +34,8 @@ class TimelineEditor(gr.HTML):
     advice: {"bands": [{"slot", "low", "high"}], "text", "warnings": [...]}, drawn at the curve and told below it.
     notice: one sentence about what the program changed.
     result: [{"kind": "kept" | "made", "frames", "title"}], what the finished video consists of.
+    live: {"noise": one number per slot, "of": [[slot, noise, ...] of each keyframe]}, the noise at this step of a run,
+        drawn under the curve while the editor holds the timeline that it is of.
     library: [{"id", "title", "picture"}], entries of the menu "Library"; picture is a data URL or None.
     player: CSS selector of a <video> whose current frame can be taken.
     readonly: nothing can be changed.
@@ -55,6 +57,7 @@ class TimelineEditor(gr.HTML):
         advice: dict[str, Any] | None = None,
         notice: str = "",
         result: list[dict[str, Any]] | None = None,
+        live: dict[str, Any] | None = None,
         library: list[dict[str, Any]] | None = None,
         player: str = "",
         readonly: bool = False,
@@ -68,6 +71,7 @@ class TimelineEditor(gr.HTML):
             "advice": advice or {},
             "notice": notice,
             "result": result or [],
+            "live": live or {},
             "library": library or [],
             "player": player,
             "readonly": readonly,

@@ -100,6 +100,7 @@ const curve = shape('svg', 'te-curve', tracks);
 curve.setAttribute('aria-hidden', 'true');
 const bands = shape('g', '', curve);
 const area = shape('path', 'te-area', curve);
+const live = shape('path', 'te-live', curve);
 const line = shape('path', 'te-line', curve);
 const keyLayer = make('div', 'te-keys', tracks);
 const tip = make('div', 'te-tip', tracks);
@@ -194,6 +195,17 @@ function drawCurve() {
   drawnPath = path;
   line.setAttribute('d', path);
   area.setAttribute('d', `${path}V${height(0)}H0Z`);
+}
+
+/** The noise that each slot has at this step of a run, under the curve, where it is this timeline that runs. */
+function drawLive() {
+  const { noise = [], of = [] } = prop('live') ?? {};
+  const mine = value && noise.length === slotsOf(value.grid) &&
+    JSON.stringify(inTime(value.keyframes).map(k => [k.slot, ...k.noise])) === JSON.stringify(of);
+  root.classList.toggle('te-runs', !!mine);
+  if (!mine) return;
+  const levels = noise.map((level, slot) => `${slot ? 'L' : 'M'}${left(slot).toFixed(1)} ${height(level).toFixed(1)}H${left(slot + 1).toFixed(1)}`);
+  mark(live, 'd', `${levels.join('')}V${height(0)}H0Z`);
 }
 
 /** The bands of noise that are advised. */
@@ -410,6 +422,7 @@ function drawAdvice() {
 function drawMoving() {
   drawKeys();
   drawCurve();
+  drawLive();
   refreshInspector();
 }
 

@@ -1,0 +1,142 @@
+// The one clock of the page. While something runs or waits it asks Python how it goes; all the time it sees whether the
+// program is there at all. It also tells how far a run is in the title of the tab, and the end of one to the top bar.
+const config = window.gradio_config || {};
+const here = new URL(`${config.root || ''}${config.api_prefix || '/gradio_api'}/app_id`, location.href);
+const WORKING = 400, IDLE = 4000, LOST = 1000;  // milliseconds
+const name = document.title;
+const channel = 'BroadcastChannel' in window ? new BroadcastChannel('pusa-studio') : null;
+let going = null, version = null, failures = 0, asked = false, over = false;
+
+// --- seconds that are not slowed down in a tab that nobody looks at -----------------------------------------------------
+
+let wake = () => {};
+let timer = (call, after) => { wake = call; setTimeout(() => wake(), after); };
+try {
+  const address = URL.createObjectURL(new Blob(['onmessage = e => setTimeout(() => postMessage(0), e.data)']));
+  const clock = new Worker(address);
+  clock.onmessage = () => wake();
+  timer = (call, after) => { wake = call; clock.postMessage(after); };
+} catch { /* a page that may start no worker is told of the end of a run a minute late */ }
+
+// --- is the program there? ----------------------------------------------------------------------------------------------
+
+const notice = document.createElement('div');
+notice.className = 'gone';
+notice.setAttribute('role', 'alert');
+notice.hidden = true;
+document.body.append(notice);
+
+async function answers() {
+  try {
+    const answer = await fetch(here, { cache: 'no-store', signal: AbortSignal.timeout(15000) });
+    return answer.ok ? (await answer.json()).app_id : null;
+  } catch { return null; }
+}
+
+async function beat() {
+  const app = await answers();
+  if (over) return;
+  if (app === null) {
+    failures++;
+    // A machine at its limits may be late once; what refuses the connection twice is not there.
+    if (failures > 1) lose();
+    timer(beat, failures > 1 ? LOST : 300);
+    return;
+  }
+  if (app !== config.app_id) { over = true; location.reload(); return; }
+  if (failures) { failures = 0; find(); }
+  if (props.value?.active || asked) { asked = false; trigger('tick', {}); }
+  timer(beat, props.value?.active ? WORKING : IDLE);
+}
+
+function lose() {
+  notice.textContent = WORDS.gone;
+  notice.hidden = false;
+  document.body.classList.add('pusa-gone');
+}
+
+function find() {
+  notice.hidden = true;
+  document.body.classList.remove('pusa-gone');
+  asked = true;
+}
+
+/** Ask now, and not when the clock comes round. */
+function ask() {
+  asked = false;
+  if (!failures) trigger('tick', {});
+}
+
+// --- what the page says of it ---------------------------------------------------------------------------------------
+
+function draw() {
+  const v = props.value || {};
+  const now = new Set(v.going || []);
+  const ends = [...(going || [])].filter(id => !now.has(id) && v.ended?.[id]).map(id => ({ id, ...v.ended[id] }));
+  going = now;
+  if (ends.length) document.dispatchEvent(new CustomEvent('pusa-ended', { detail: ends }));
+  entitle(v, ends);
+  badge(now.size);
+  // Other tabs learn what changed here, and ask for themselves.
+  if (v.version !== undefined && v.version !== version) {
+    if (version !== null) channel?.postMessage(v.version);
+    version = v.version;
+  }
+}
+
+let finished = false;
+function entitle(v, ends) {
+  if (ends.length && document.hidden) finished = true;
+  const state = v.fraction != null ? `${Math.round(100 * v.fraction)}% - ` : finished ? `${WORDS.finished} - ` : '';
+  if (document.title !== state + name) document.title = state + name;
+}
+
+function badge(count) {
+  for (const tab of document.querySelectorAll('#pages > .tab-wrapper button[role="tab"]')) {
+    if (tab.dataset.tabId !== 'queue' && tab.id !== 'page-queue-button') continue;
+    if (count) tab.dataset.count = count; else delete tab.dataset.count;
+    tab.setAttribute('aria-label', count ? WORDS.tab.replace('{count}', count) : WORDS.tab_empty);
+  }
+}
+
+channel?.addEventListener('message', event => { if (event.data !== version) ask(); });
+document.addEventListener('visibilitychange', () => {
+  if (document.hidden) return;
+  finished = false;
+  entitle(props.value || {}, []);
+  ask();
+});
+window.addEventListener('focus', ask);
+window.addEventListener('resize', () => badge(going?.size || 0));
+
+// --- words that were typed survive a reload, the program's end included -----------------------------------------------
+
+const KEY = 'pusa-draft', FIELDS = ['#prompt textarea', '#negative textarea, #negative input'];
+window.addEventListener('pagehide', () => {
+  const words = FIELDS.map(field => document.querySelector(field)?.value ?? null);
+  const task = document.querySelector('.task[aria-selected="true"]')?.dataset.task;
+  try { sessionStorage.setItem(KEY, JSON.stringify({ words, task })); } catch { /* a private window */ }
+});
+
+function restore() {
+  let draft = null;
+  try { draft = JSON.parse(sessionStorage.getItem(KEY)); sessionStorage.removeItem(KEY); } catch { /* nothing to restore */ }
+  if (!draft) return;
+  const task = [...document.querySelectorAll('.task')].find(tab => tab.dataset.task === draft.task);
+  if (task && task.getAttribute('aria-selected') !== 'true') task.click();
+  FIELDS.forEach((field, at) => {
+    const node = document.querySelector(field);
+    if (!node || node.value || !draft.words?.[at]) return;
+    Object.getOwnPropertyDescriptor(Object.getPrototypeOf(node), 'value').set.call(node, draft.words[at]);
+    node.dispatchEvent(new Event('input', { bubbles: true }));
+  });
+}
+
+function whenThere(tries = 100) {
+  if (document.querySelector('#prompt textarea') && document.querySelector('.task')) restore();
+  else if (tries) setTimeout(whenThere, 100, tries - 1);
+}
+whenThere();
+watch('value', draw);
+draw();
+beat();
