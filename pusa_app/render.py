@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
+import functools
 import io
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,13 +18,16 @@ from PIL import Image
 
 from pusa_app import media
 from pusa_app.backbones.base import Backbone, Text
+from pusa_app.checkpoint import Checkpoint
 from pusa_app.errors import ModelError, RecipeError, RunCancelled
 from pusa_app.events import OnEvent, Phase, Preview, Progress
-from pusa_app.sampling import SamplerState, draw_noise, sample
+from pusa_app.sampling import draw_noise, sample
 from pusa_app.timeline import Keyframe, Made, NoiseSchedule, Piece, Plan, Recipe, Timeline, plan_of
 
 PREVIEW_PICTURES = 8
 PREVIEW_WIDTH, PREVIEW_HEIGHT = 1024, 128
+# Previews come eight times a second at most, and so rarely that they take a fiftieth of the time.
+PREVIEW_SECONDS, PREVIEW_COST = 1 / 8, 0.02
 CHUNK = 16  # frames
 # Colours are matched to keyframes that are kept about as they are, at so many places of each.
 KNOWN_NOISE, KNOWN_PLACES = 0.4, 3
@@ -54,10 +57,11 @@ def render(
 ) -> Clip:
     """Make the clip of a recipe: the same recipe on the same machine gives the same frames, bit for bit.
 
-    out: the MP4 to write, with the recipe inside; None keeps the frames in memory. state_path: where the latents are
-    kept after each step, so that an interrupted run of this recipe goes on from there; it is removed at the end (part k
-    of several adds .k to the name). embed(recipe, folder): the recipe that a file in that folder holds, with other
-    names for the same sources, or None for no recipe inside; without `embed` it is the recipe itself.
+    out: the MP4 to write, with the recipe inside; None keeps the frames in memory. embed(recipe, folder): the recipe
+    that a file in that folder holds, with other names for the same sources, or None for no recipe inside; without
+    `embed` it is the recipe itself. state_path: where the latents are kept from time to time, and when the run is
+    cancelled or fails, so that the next run of this recipe goes on from there; removed at the end (pusa_app.checkpoint
+    names its files).
     on_event gets Progress and Preview. Raises RecipeError, MediaError, ModelError when the model's numbers run out of
     range, and RunCancelled when `cancelled()` is true.
     """
@@ -66,19 +70,25 @@ def render(
     _check(plan.parts, backbone)
     run = _Run(on_event, cancelled, len(plan.parts))
     run.tell("encoding", 0, 1)
-    text = backbone.encode_text(recipe.prompt)
-    null_text = text if recipe.guidance == 1 else backbone.encode_text(recipe.negative_prompt)
-    states = _States(state_path, recipe)
-    maker = _Maker(recipe, backbone, run, states, text, null_text)
+    checkpoint = Checkpoint(state_path, recipe, backbone.version)
+    try:
+        clip = _make(plan, _Maker(recipe, backbone, run, checkpoint), out, embed)
+    except Exception:
+        checkpoint.flush()
+        raise
+    checkpoint.remove()
+    return clip
 
+
+def _make(plan: Plan, maker: _Maker, out: Path | None, embed: Callable[[Any, Path], Any] | None) -> Clip:
+    recipe = maker.recipe
     if plan.streams and not (recipe.color_match and recipe.timeline.keyframes):
         # Latents to frames to file, piece by piece: the clip is never in memory, nor on the disk twice.
         stop = plan.pieces[0].stop
-        chunks = _until(maker.frames(plan.parts[0], 0, None), stop)
-        return _finish(chunks, recipe, run, out, embed, states)
+        return _finish(_until(maker.frames(plan.parts[0], 0, None), stop), recipe, maker.run, out, embed)
     folder = None if out is None else Path(out).absolute().parent
     with media.scratch_folder(folder) as scratch:
-        return _finish(_pieces(plan, maker, scratch), recipe, run, out, embed, states)
+        return _finish(_pieces(plan, maker, scratch), recipe, maker.run, out, embed)
 
 
 def _check(timelines: Iterable[Timeline], backbone: Backbone) -> None:
@@ -98,7 +108,6 @@ def _finish(
     run: _Run,
     out: Path | None,
     embed: Callable[[Any, Path], Any] | None,
-    states: _States,
 ) -> Clip:
     """Take the frames of the result to where they belong."""
     timeline, frames, count = recipe.timeline, None, 0
@@ -117,56 +126,74 @@ def _finish(
                     count += len(chunk)
                 run.tell("writing", 0, 1)
             run.tell("writing", 1, 1)
-    states.remove()
     return Clip(frames, out, recipe, count, run.seconds)
 
 
 class _Maker:
     """Makes the frames of one part after another with the same words."""
 
-    def __init__(
-        self, recipe: Recipe, backbone: Backbone, run: _Run, states: _States, text: Text, null_text: Text
-    ) -> None:
-        self.recipe, self.run, self._backbone, self._states = recipe, run, backbone, states
-        self._text, self._null_text = text, null_text
+    def __init__(self, recipe: Recipe, backbone: Backbone, run: _Run, checkpoint: Checkpoint) -> None:
+        self.recipe, self.run, self._backbone, self._checkpoint = recipe, run, backbone, checkpoint
+
+    @functools.cached_property
+    def _texts(self) -> tuple[Text, Text]:
+        """The prompt and the null text, encoded when a part needs them first: one that is sampled needs none."""
+        text = self._backbone.encode_text(self.recipe.prompt)
+        return text, text if self.recipe.guidance == 1 else self._backbone.encode_text(self.recipe.negative_prompt)
 
     def frames(self, timeline: Timeline, part: int, parts: _Parts | None) -> Iterator[np.ndarray]:
         """uint8 chunks (n, H, W, 3) of a part; `parts` holds the frames of the earlier ones."""
         run, recipe, backbone, spec = self.run, self.recipe, self._backbone, self._backbone.spec
         run.part = part
-
-        # 1. Keyframes to latents; what is not known is zero.
-        run.tell("encoding", 1, len(timeline.keyframes) + 1)
         stride = spec.spatial_stride
         shape = (spec.latent_channels, timeline.grid.num_slots, timeline.height // stride, timeline.width // stride)
-        z0 = torch.zeros(shape)
-        for number, keyframe in enumerate(timeline.keyframes, 2):
-            run.check()
-            source = source_frames(keyframe, timeline, parts)
-            z0[:, keyframe.slot : keyframe.slot + keyframe.span] = _encode(backbone, keyframe, source)
-            run.tell("encoding", number, len(timeline.keyframes) + 1)
 
-        # 2. Noise to latents, along the noise matrix.
-        schedule = recipe.schedule or spec.schedule
-        S = NoiseSchedule(sigmas=schedule.sigmas(recipe.steps), multipliers=timeline.noise_multipliers()).matrix()
-        state = self._states.load(part, shape)
+        # 1. Keyframes and noise to latents, unless an earlier attempt left some. It left latents and no frames, which
+        # are two dozen times as large: a part that was finished is decoded again, the lesser share of its time.
+        state = self._checkpoint.load(part, shape)
+        if state is None:
+            z0, noise = self._keyframes(timeline, parts, shape), draw_noise(recipe.seed + part, shape)
+        else:
+            z0 = noise = state.z  # a state has both in it
         run.tell("sampling", state.step if state else 0, recipe.steps)
 
-        def on_step(i: int, steps: int, z: torch.Tensor, x0: torch.Tensor) -> None:
-            self._states.save(part, i, z)
-            run.tell("sampling", i, steps)
-            run.show(i, backbone, x0)
+        # 2. Noise to latents, along the noise matrix.
+        if state is not None and state.step == recipe.steps:
+            z = state.z
+            run.show(state.step, backbone, z, last=True)
+        else:
+            schedule = recipe.schedule or spec.schedule
+            S = NoiseSchedule(sigmas=schedule.sigmas(recipe.steps), multipliers=timeline.noise_multipliers()).matrix()
 
-        noise = draw_noise(recipe.seed + part, shape)
-        z = sample(backbone, S, z0, noise, self._text, self._null_text, recipe.guidance, on_step, run.cancelled, state)
+            def on_step(i: int, steps: int, z: torch.Tensor, x0: torch.Tensor) -> None:
+                self._checkpoint.keep(part, i, z)
+                run.tell("sampling", i, steps)
+                run.show(i, backbone, x0, last=i == steps)
+
+            text, null_text = self._texts
+            z = sample(backbone, S, z0, noise, text, null_text, recipe.guidance, on_step, run.cancelled, state)
         if not z.isfinite().all():
-            self._states.remove()
+            self._checkpoint.remove()
             raise ModelError(
                 "The model's numbers ran out of range: try a lower guidance, or get the model's files again."
             )
 
         # 3. Latents to frames.
-        yield from run.decoding(backbone.decode(z), timeline.grid.num_frames)
+        for frames in run.decoding(backbone.decode(z), timeline.grid.num_frames):
+            yield frames
+            self._checkpoint.tick()
+
+    def _keyframes(self, timeline: Timeline, parts: _Parts | None, shape: tuple[int, int, int, int]) -> torch.Tensor:
+        """Keyframe latents (C, F, h, w) in their slots; what is not known is zero."""
+        run, count = self.run, len(timeline.keyframes) + 1
+        run.tell("encoding", 1, count)
+        z0 = torch.zeros(shape)
+        for number, keyframe in enumerate(timeline.keyframes, 2):
+            run.check()
+            source = source_frames(keyframe, timeline, parts)
+            z0[:, keyframe.slot : keyframe.slot + keyframe.span] = _encode(self._backbone, keyframe, source)
+            run.tell("encoding", number, count)
+        return z0
 
 
 def _encode(backbone: Backbone, keyframe: Keyframe, frames: np.ndarray) -> torch.Tensor:
@@ -315,6 +342,7 @@ class _Run:
         self.part, self._parts = 0, parts
         self._started = time.monotonic()
         self._sequence = 0
+        self._next_preview = self._started
 
     @property
     def seconds(self) -> float:
@@ -323,10 +351,17 @@ class _Run:
     def tell(self, phase: Phase, step: int, steps: int) -> None:
         self._send(Progress(phase, step, steps, self.seconds, part=self.part, parts=self._parts))
 
-    def show(self, step: int, backbone: Backbone, x0: torch.Tensor) -> None:
-        """A strip of small pictures of the clip as it looks now; nothing is computed when nobody watches."""
-        if self._on_event is not None:
-            self._send(Preview(step, contact_strip(backbone.preview(x0))))
+    def show(self, step: int, backbone: Backbone, x0: torch.Tensor, last: bool) -> None:
+        """A strip of small pictures of the clip as it looks now; nothing is computed when nobody watches.
+
+        A fast model shows some of its steps only, and the last one always.
+        """
+        started = time.monotonic()
+        if self._on_event is None or (started < self._next_preview and not last):
+            return
+        self._send(Preview(step, contact_strip(backbone.preview(x0))))
+        ended = time.monotonic()
+        self._next_preview = max(started + PREVIEW_SECONDS, ended + (ended - started) / PREVIEW_COST)
 
     def check(self) -> None:
         if self.cancelled is not None and self.cancelled():
@@ -346,46 +381,6 @@ class _Run:
         if self._on_event is not None:
             self._sequence += 1
             self._on_event(dataclasses.replace(event, sequence=self._sequence))
-
-
-class _States:
-    """Keeps the sampler's state of each part on disk, if there is a path for it."""
-
-    def __init__(self, path: Path | None, recipe: Recipe) -> None:
-        self._path, self._steps = path, recipe.steps
-        self._run = hashlib.sha256(recipe.to_json().encode()).hexdigest()
-        self._parts: set[int] = set()
-
-    def _file(self, part: int) -> Path | None:
-        if self._path is None or part == 0:
-            return self._path
-        return self._path.with_name(f"{self._path.name}.{part}")
-
-    def load(self, part: int, shape: tuple[int, int, int, int]) -> SamplerState | None:
-        """The state to go on from; None when there is none for this very recipe."""
-        path = self._file(part)
-        if path is None:
-            return None
-        self._parts.add(part)
-        if not path.is_file():
-            return None
-        from safetensors import SafetensorError
-
-        try:
-            state = SamplerState.load(path)
-        except (OSError, ValueError, SafetensorError):
-            return None  # a damaged state costs the time of a fresh start, not the run
-        fits = state.run == self._run and state.z.shape == shape and 0 < state.step <= self._steps
-        return state if fits else None
-
-    def save(self, part: int, step: int, z: torch.Tensor) -> None:
-        if path := self._file(part):
-            SamplerState(step, z, self._run).save(path)
-
-    def remove(self) -> None:
-        for part in self._parts:
-            if path := self._file(part):
-                path.unlink(missing_ok=True)
 
 
 def contact_strip(pictures: np.ndarray) -> bytes:

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pusa_app import media
+from pusa_app import checkpoint, media
+from pusa_app.checkpoint import FinishedCells
 from pusa_app.errors import MediaError, RecipeError, RunCancelled, in_words
 from pusa_app.events import Event, OnEvent, Preview, Progress
 from pusa_app.timeline import Recipe, Sweep, plan_of
@@ -62,11 +63,15 @@ def render_sweep(
     out: Path,
     cancelled: Callable[[], bool] | None = None,
     embed: Callable[[Any, Path], Any] | None = None,
+    state_path: Path | None = None,
+    fatal: Callable[[Exception], bool] | None = None,
     log: logging.Logger | None = None,
 ) -> SweepResult:
     """Make all cells of a sweep one after another, then the grid `out` (an MP4).
 
-    A cell that fails is shown as failed and costs no other. What was made stays when the sweep is cancelled or fails.
+    A cell that fails is shown as failed and costs no other, unless `fatal` says of its error that the others would fail
+    like it. What was made stays when the sweep is cancelled or fails; with a state_path the next run of the sweep to
+    the same `out` makes none of its finished cells again and goes on in the midst of the one that it had begun.
     embed(recipe or sweep, folder): what a file in that folder holds inside, where it is not the thing itself: other
     names for the same sources, or None for nothing. log: where unforeseen faults of cells go. on_event gets Progress,
     whose parts are those of all cells, and Preview. Raises RunCancelled, RecipeError and MediaError when the grid
@@ -76,8 +81,9 @@ def render_sweep(
     check_out(sweep, out)
     grid = grid_of(sweep)
     run = _Run(sweep, on_event, cancelled)
-    with _folder_of_cells(out) as folder:
-        results, first_error = _make_cells(sweep, backbone, run, folder, embed, log)
+    finished = FinishedCells(state_path, backbone.version)
+    with _folder_of_cells(out, finished.paths) as folder:
+        results, first_error = _make_cells(sweep, backbone, run, folder, finished, embed, state_path, fatal, log)
         if first_error is not None and all(result.path is None for result in results):
             raise first_error
     cells = [_opener(result, sweep) for result in results]
@@ -97,6 +103,8 @@ def render_sweep(
         media.save_poster(_sheet(sweep, cells), sheet_of(out))
     except MediaError:  # its lack is no reason to lose the videos
         (log or logging.getLogger(__name__)).exception("contact sheet of %s", out.name)
+    if state_path is not None:
+        checkpoint.remove(state_path)
     return SweepResult(out, sheet_of(out), tuple(results), count, run.seconds)
 
 
@@ -158,7 +166,10 @@ def _make_cells(
     backbone: Backbone,
     run: _Run,
     folder: Path,
+    finished: FinishedCells,
     embed: Callable[[Any, Path], Any] | None,
+    state_path: Path | None,
+    fatal: Callable[[Exception], bool] | None,
     log: logging.Logger | None,
 ) -> tuple[list[CellResult], Exception | None]:
     """The results, and the first error of a cell."""
@@ -171,15 +182,26 @@ def _make_cells(
         run.begin(number)
         path = folder / _name(sweep, number)
         try:
-            clip = render(recipe, backbone, run.tell, out=path, cancelled=run.cancelled, embed=embed)
-            run.most_frames = max(run.most_frames, clip.num_frames)
+            held = recipe if embed is None else embed(recipe, folder)
+            inside = None if held is None else held.to_json()
+            if not (num_frames := finished.find(recipe, path, inside)):
+                state = checkpoint.cell_path(state_path, number)
+                clip = render(
+                    recipe, backbone, run.tell, out=path, cancelled=run.cancelled, state_path=state, embed=embed
+                )
+                num_frames = clip.num_frames
+                finished.add(recipe, path, inside, num_frames)
+            run.most_frames = max(run.most_frames, num_frames)
             results.append(CellResult(labels, path))
         except RunCancelled:
             raise
         except Exception as error:  # whatever a cell does, the others are made
+            if fatal is not None and fatal(error):
+                raise
             if log is not None:
                 log.exception("cell %s", ", ".join(labels))
-            first_error = first_error or error
+            # The traceback would keep the tensors of this cell while the others are made.
+            first_error = first_error or error.with_traceback(None)
             problems[path.name] = in_words(error)
             results.append(CellResult(labels, None, problems[path.name]))
             _report(folder, problems)
@@ -187,13 +209,13 @@ def _make_cells(
 
 
 @contextlib.contextmanager
-def _folder_of_cells(out: Path) -> Iterator[Path]:
-    """The folder, without what an earlier sweep of this name left in it; it goes again when nothing was made."""
+def _folder_of_cells(out: Path, keep: set[Path]) -> Iterator[Path]:
+    """The folder, with nothing but `keep` of what an earlier sweep left in it; it goes again when nothing was made."""
     folder = cells_folder(out)
     with media.writing(folder.name):
         folder.mkdir(exist_ok=True)
         for old in folder.iterdir():
-            if re.fullmatch(r"\d+-\d+\.mp4", old.name) or old.name == REPORT:
+            if old.absolute() not in keep and (re.fullmatch(r"\d+-\d+\.mp4", old.name) or old.name == REPORT):
                 old.unlink()
     try:
         yield folder

@@ -165,15 +165,28 @@ class Worker:
         from pusa_app.timeline import Sweep
 
         embed = _seen_from if options.get("embed", True) else _nothing
+        state = Path(options["state"]) if options.get("state") else None
         if isinstance(work, Sweep):
             from pusa_app.sweep import render_sweep
 
+            # With the usual memory plan the whole sweep gets a second try; with the smaller one a cell that is too
+            # large fails alone.
             return render_sweep(
-                work, self._backbone, tell, out=out, cancelled=cancelled, embed=embed, log=self._log
+                work,
+                self._backbone,
+                tell,
+                out=out,
+                cancelled=cancelled,
+                embed=embed,
+                state_path=state,
+                fatal=None if options.get("lean") else is_memory,
+                log=self._log,
             ).num_frames
         from pusa_app.render import render
 
-        return render(work, self._backbone, tell, out=out, cancelled=cancelled, embed=embed).num_frames
+        return render(
+            work, self._backbone, tell, out=out, cancelled=cancelled, state_path=state, embed=embed
+        ).num_frames
 
     def _load(self, model: str, lean: int, tell: Any) -> None:
         if self._loaded == (model, lean):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from pusa_app import media
 from pusa_app.backbones.base import Backbone, Text
 from pusa_app.errors import RunCancelled
 
@@ -24,23 +25,37 @@ class SamplerState:
     run: str = ""
 
     def save(self, path: Path) -> None:
-        """Replace the file at `path` in one move, so that a crash leaves the old state or the new one."""
-        from safetensors.torch import save_file
+        """Replace the file at `path` in one move and flush it to the disk, so that a crash or a power cut leaves the
+        old state or the new one. Raises MediaError when it cannot be written."""
+        from safetensors.torch import save
 
-        part = path.with_name(path.name + ".part")
-        save_file({"z": self.z.cpu().contiguous()}, part, metadata={"step": str(self.step), "run": self.run})
-        os.replace(part, path)
+        z = self.z.detach().to("cpu", torch.float32).contiguous()
+        notes = {"step": str(self.step), "run": self.run, "sum": _sum(self.step, self.run, z)}
+        data = save({"z": z}, metadata=notes)
+        # Not by save_file: on a disk that is full it would leave a file of the right size.
+        with media.atomic_output(path) as part, media.writing(path.name):
+            part.write_bytes(data)
 
     @classmethod
     def load(cls, path: Path) -> SamplerState:
-        """Raises OSError, ValueError or SafetensorError when the file is not a state."""
+        """Raises OSError, ValueError or SafetensorError when the file is not a state, or a damaged one."""
         from safetensors import safe_open
 
         with safe_open(path, framework="pt") as file:
             names, notes = file.keys(), file.metadata() or {}
             if "z" not in names or not notes.get("step", "").isdecimal():
                 raise ValueError(f"{path.name} is not a sampler state")
-            return cls(int(notes["step"]), file.get_tensor("z"), notes.get("run", ""))
+            step, run, z = int(notes["step"]), notes.get("run", ""), file.get_tensor("z")
+        if notes.get("sum") != _sum(step, run, z):  # safetensors does not see a flipped bit
+            raise ValueError(f"{path.name} is damaged")
+        return cls(step, z, run)
+
+
+def _sum(step: int, run: str, z: torch.Tensor) -> str:
+    """A checksum of a state."""
+    found = hashlib.sha256(f"{step} {run} {tuple(z.shape)} ".encode())
+    found.update(z.numpy().data)
+    return found.hexdigest()
 
 
 def draw_noise(seed: int, shape: tuple[int, int, int, int]) -> torch.Tensor:

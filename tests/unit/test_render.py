@@ -76,7 +76,7 @@ class TestRun:
         assert sampling == [(0, 3), (1, 3), (2, 3), (3, 3)]
         assert all(a.seconds <= b.seconds for a, b in pairwise(progress))
         previews = [event for event in events if isinstance(event, Preview)]
-        assert [event.step for event in previews] == [1, 2, 3]
+        assert [event.step for event in previews] == [1, 3], "a fast model shows its first and its last step"
         picture = Image.open(io.BytesIO(previews[-1].image))
         assert picture.format == "JPEG"
         assert picture.size == (512, 128)  # four slots of a square clip
