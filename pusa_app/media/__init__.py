@@ -16,13 +16,17 @@ from pusa_app.media.clips import (
     stream_clip,
 )
 from pusa_app.media.color import ColorMatch
+from pusa_app.media.export import ENDINGS, QUALITIES, export_clip
 from pusa_app.media.fit import Fit, Focus, Frames
 from pusa_app.media.grid import Cell, Grid
 from pusa_app.media.images import ImageInfo, check_image, load_image
 from pusa_app.media.intake import take_clip, take_image
+from pusa_app.media.room import free_bytes, needed_bytes
 from pusa_app.media.writer import ClipWriter, save_poster, write_gif
 
 __all__ = [
+    "ENDINGS",
+    "QUALITIES",
     "Cell",
     "ClipInfo",
     "ClipWriter",
@@ -36,8 +40,11 @@ __all__ = [
     "check_clip",
     "check_image",
     "count_frames",
+    "export_clip",
+    "free_bytes",
     "load_clip",
     "load_image",
+    "needed_bytes",
     "read_frames",
     "read_recipe_text",
     "remove_leftovers",
