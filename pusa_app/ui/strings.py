@@ -292,6 +292,7 @@ LIBRARY = {
     "undo": "Undo",
     "restored": "It is back.",
     "sweep": "Sweep of {count}",
+    "seed": "seed\u00a0{seed}",
     "no_prompt": "(no prompt)",
     "today": "Today",
     "yesterday": "Yesterday",
