@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pusa_app import media
 from pusa_app.errors import RecipeError
 from pusa_app.jobs import Job
 from pusa_app.settings import Settings
@@ -145,12 +146,20 @@ def words_of(recipe_json: str) -> dict[str, Any]:
 
 
 def _with_own_sources(work: Work, folder: Path) -> Work:
-    """A recipe or a sweep with its sources copied into `folder`; the copy never has a name that the user chose."""
+    """A recipe or a sweep with checked copies of its sources in `folder`, whose names the user did not choose.
+
+    Pictures become PNG, clips MP4, both with exactly the pixels that they had; what was uploaded is not opened again.
+    """
+    pictures = {
+        keyframe.source.path
+        for recipe in ([work] if isinstance(work, Recipe) else [work.recipe, *(cell.recipe for cell in work.cells())])
+        for keyframe in recipe.timeline.keyframes
+        if keyframe.source.kind == "image"
+    }
     copies: dict[str, str] = {}
     for number, path in enumerate(dict.fromkeys(work.paths)):  # a file that stands in several slots is copied once
-        suffix = Path(path).suffix.lower()
-        copy = folder / f"source-{number}{suffix if re.fullmatch(r'[.][a-z0-9]{1,5}', suffix) else ''}"
-        shutil.copyfile(path, copy)
+        copy = folder / f"source-{number}.{'png' if path in pictures else 'mp4'}"
+        (media.take_image if path in pictures else media.take_clip)(path, copy)
         copies[path] = str(copy)
     return work.with_paths(copies.__getitem__)
 

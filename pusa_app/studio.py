@@ -512,19 +512,19 @@ class Studio:
     def _hear(self, job_id: str, event: Event) -> None:
         self._log.add(job_id, event)
         if isinstance(event, Progress) and event.phase == "sampling" and event.step == 0 and event.part == 0:
-            self._started[job_id] = event.seconds
+            self._started[job_id] = time.monotonic()  # the model is loaded, the keyframes are read
         elif not isinstance(event, Progress | Preview):
             begun = self._started.pop(job_id, None)
             if isinstance(event, Done) and begun is not None:
-                self._learn(job_id)
+                self._learn(job_id, time.monotonic() - begun)
 
-    def _learn(self, job_id: str) -> None:
-        """Keep how long a step of this kind of run takes, all that is around it included."""
+    def _learn(self, job_id: str, seconds: float) -> None:
+        """Keep how long a step of this kind of run takes, decoding and writing shared out among them."""
         job = self._store.get(job_id)
-        if job is None or job.source or job.started is None or self.sweep(job) is not None:
+        if job is None or job.source or job.attempt > 1 or self.sweep(job) is not None:
             return
         recipe = self.recipe(job)
-        took = (time.time() - job.started) / (recipe.steps * len(plan_of(recipe).parts))
+        took = seconds / (recipe.steps * len(plan_of(recipe).parts))
         before = self._store.pace(_kind(recipe))
         with contextlib.suppress(StoreError):
             self._store.set_pace(_kind(recipe), took if before is None else 0.5 * (before + took))
