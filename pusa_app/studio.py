@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from filelock import FileLock, Timeout
 
-from pusa_app import worker
+from pusa_app import media, worker
 from pusa_app.checks import (
     card_of,
     cards,
@@ -40,8 +40,6 @@ Work = TypeVar("Work", Recipe, Sweep)
 
 INTERRUPTED = "The program ended before this video was finished."
 HOUSEKEEPING_SECONDS = 3600.0
-# What a run may need beside its video: frames of unfinished parts, checkpoints.
-BYTES_PER_PIXEL = 4
 
 __all__ = [
     "Studio",
@@ -183,7 +181,7 @@ class Studio:
                 f"Your videos take {_megabytes(used)} of {_megabytes(quota)}: delete some in the library first."
             )
         needed = limits.reserve_bytes + sum(_needed(work) for work in works)
-        free = shutil.disk_usage(_existing(limits.data_dir)).free
+        free = media.free_bytes(limits.data_dir)
         if free < needed:
             raise RecipeError(
                 f"The disk has {_megabytes(free)} left and {_megabytes(needed)} may be needed: make room first."
@@ -540,11 +538,9 @@ class Studio:
             self._store.add(*lost)
 
     def _housekeeping(self) -> None:
-        from pusa_app.media import remove_leftovers
-
         for folder in (self.settings.results_dir, self.settings.runs_dir):
             if folder.is_dir():
-                remove_leftovers(folder)
+                media.remove_leftovers(folder)
         while not self._closing.is_set():
             with contextlib.suppress(UserError):
                 self.purge()
@@ -612,13 +608,9 @@ def _kind(recipe: Recipe) -> str:
 def _needed(work: Recipe | Sweep) -> int:
     recipe, cells = (work.recipe, len(work.cells())) if isinstance(work, Sweep) else (work, 1)
     timeline = recipe.timeline
-    frames = timeline.grid.num_frames + (recipe.options.frames or 0)
-    return cells * timeline.width * timeline.height * frames * BYTES_PER_PIXEL
+    frames = sum(part.grid.num_frames for part in plan_of(recipe).parts)
+    return media.needed_bytes(timeline.width, timeline.height, frames, cells)
 
 
 def _megabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
-
-
-def _existing(folder: Path) -> Path:
-    return next(parent for parent in (folder, *folder.parents) if parent.is_dir())
