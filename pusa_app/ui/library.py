@@ -29,17 +29,19 @@ from pusa_app.ui.library_items import (
     differences,
     listed,
     looks,
+    recipe_text,
 )
 from pusa_app.ui.placing import continued, placed, with_frame
-from pusa_app.ui.player import is_uploaded, publish
+from pusa_app.ui.player import is_uploaded, publish_bytes
 from pusa_app.ui.visitors import WHOLE, gone, job_of, number, owner_of, recipe_of, told_to_user, video_of
 
 HERE = Path(__file__).parent
 SCRIPTS = tuple(HERE / name for name in ("library.js", "library_one.js", "library_pair.js"))
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 COUNT = itertools.count(1)  # of what must be news each time
-KINDS = {kind for kind, _ in strings.LIBRARY["kinds"]}
-QUALITIES = {quality for quality, _ in strings.LIBRARY["qualities"]}
+KINDS = [kind for kind, _ in strings.LIBRARY["kinds"]]
+QUALITIES = [quality for quality, _ in strings.LIBRARY["qualities"]]
+UNTOUCHED = {"mp4": None, "webm": "high"}
 GO_ON = ("extend", "loop")
 
 
@@ -146,12 +148,23 @@ class Library:
         return self._listed(owner, data)
 
     def _export(self, owner: str, data: Mapping[str, Any]) -> dict[str, Any]:
-        job, _ = self._chosen(owner, data)
+        """A video in another form, as a file that the browser then fetches."""
+        from pusa_app.media import ENDINGS, export_clip
+
+        job, cell = self._chosen(owner, data)
         kind, quality = data.get("kind"), data.get("quality")
         if kind not in KINDS or quality not in QUALITIES:
             raise gone()
-        made = self._studio.export(job, kind, quality=quality, recipe=data.get("recipe") is True)
-        return {"file": _news(url=address(publish(made)), name=made.name)}
+        video = video_of(self._studio, job, cell)
+        options: dict[str, Any] = {
+            # GIFs and frames have none to choose, and only an MP4 can stay as it is.
+            "quality": None if kind in ("gif", "frames") else UNTOUCHED[kind] if quality == "original" else quality,
+            # Also where the file itself was made without.
+            "recipe": recipe_text(self._studio, job, cell) if data.get("recipe") is True else False,
+        }
+        name = f"{video.stem}{ENDINGS[kind]}"
+        made = publish_bytes(lambda file: export_clip(video, file, kind, **options), name)
+        return {"file": _news(url=address(made), name=name)}
 
     # --- back to Create ----------------------------------------------------------------------------------------------
 

@@ -131,22 +131,29 @@ def looks(studio: Studio, owner: str, posters: list[str], clips: list[str]) -> d
 
 def detail(studio: Studio, job: Job, cell: int = WHOLE) -> dict[str, Any]:
     """All that is known of a job, or of one cell of its sweep, and the address of its video."""
-    video, recipe = video_of(studio, job, cell), recipe_of(studio, job, cell)
-    sweep = studio.sweep(job)
-    work = recipe if sweep is None or cell != WHOLE else sweep
+    video, recipe, sweep = video_of(studio, job, cell), recipe_of(studio, job, cell), studio.sweep(job)
+    told = facts(job, _work(studio, job, cell), video)
     return {
         **item(studio, job),
         "cell": cell,
         "url": address(publish(video)),
         "fps": recipe.timeline.grid.fps,
-        "facts": [
-            [strings.FACTS[name], words] for name, words in facts(job, work, video).items() if words and name != "task"
-        ],
-        # Paths as seen from the video: a recipe that is handed on must not tell where it was made.
-        "recipe": work.with_paths(lambda path: os.path.relpath(path, video.parent)).to_json(),
+        "facts": [[strings.FACTS[name], words] for name, words in told.items() if words and name != "task"],
+        "recipe": recipe_text(studio, job, cell),
         "one": sweep is None or cell != WHOLE,  # and not all of a sweep, which is no clip
         "chips": [{"label": ", ".join(c.labels), "problem": c.problem} for c in studio.cells(job)],
     }
+
+
+def recipe_text(studio: Studio, job: Job, cell: int = WHOLE) -> str:
+    """The JSON of a job or a cell; paths as seen from the video, since a recipe must not tell where it was made."""
+    folder = video_of(studio, job, cell).parent
+    return _work(studio, job, cell).with_paths(lambda path: os.path.relpath(path, folder)).to_json()
+
+
+def _work(studio: Studio, job: Job, cell: int) -> Recipe | Sweep:
+    sweep = studio.sweep(job)
+    return recipe_of(studio, job, cell) if sweep is None or cell != WHOLE else sweep
 
 
 def facts(job: Job, work: Recipe | Sweep, video: Path) -> dict[str, str]:

@@ -127,7 +127,6 @@ function drawOne() {
   if (d.chips.length) chip(WORDS.all_cells, -1);
   d.chips.forEach((c, at) => { const b = chip(c.problem ? `${c.label}: ${c.problem}` : c.label, at); b.disabled = !!c.problem; });
   openSave(false);
-  saveAct.hidden = d.cell >= 0 && !d.saves;
   stopSaving();
 }
 function chip(label, cell) {

@@ -337,3 +337,41 @@ def test_hostile_fields_are_refused(studio: Studio, made: dict[str, Job], tmp_pa
     data["timeline"]["keyframes"][0]["source"] = {"kind": "part", "part": 0, "start": 0, "still": True}
     path.write_text(json.dumps(data))
     assert dropped_recipe(path, studio, ME)[0].timeline.keyframes == ()
+
+
+# --- saved as --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", [True, False])
+@pytest.mark.parametrize("cell", [None, 1])
+@pytest.mark.parametrize(("kind", "quality"), [("mp4", "original"), ("mp4", "small"), ("webm", "original")])
+def test_saved_with_and_without_its_recipe(
+    studio: Studio, made: dict[str, Job], library: Library, kind: str, quality: str, cell: int | None, recipe: bool
+) -> None:
+    job = made["picture" if cell is None else "sweep"]
+    sent = {"id": job.id, "kind": kind, "quality": quality, "recipe": recipe} | ({} if cell is None else {"cell": cell})
+    file = library._export(ME, sent)["file"]
+    path = Path(file["url"].removeprefix("gradio_api/file="))
+    assert path.suffix == f".{kind}" and file["name"] == path.name
+    assert media.check_clip(path).num_frames == 7
+    if recipe:
+        inside = Recipe.from_json(media.read_recipe_text(path))
+        assert inside.seed == (44 if cell is None else 2)
+        assert not any(Path(source).is_absolute() for source in inside.paths)
+    else:
+        with pytest.raises(MediaError, match="no recipe"):
+            media.read_recipe_text(path)
+        assert b"prompt" not in path.read_bytes()
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("gif", b"GIF89a"), ("frames", b"PK")])
+def test_gifs_and_frames(studio: Studio, made: dict[str, Job], library: Library, kind: str, begins: bytes) -> None:
+    file = library._export(ME, {"id": made["words"].id, "kind": kind, "quality": "original", "recipe": False})["file"]
+    data = Path(file["url"].removeprefix("gradio_api/file=")).read_bytes()
+    assert data.startswith(begins) and b"a <b>blue" not in data
+
+
+def test_saving_as_what_there_is_not(studio: Studio, made: dict[str, Job], library: Library) -> None:
+    for kind, quality in (("exe", "high"), (None, "high"), ("mp4", "../x"), ("mp4", 1), (["mp4"], "high")):
+        with pytest.raises(gr.Error):
+            library._export(ME, {"id": made["words"].id, "kind": kind, "quality": quality})
