@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import os
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Iterable, Sequence
