@@ -14,14 +14,13 @@ import contextlib
 import logging
 import os
 import sys
-import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from pusa_app import __version__, cli_jobs
+from pusa_app import __version__, cli_export, cli_jobs
 from pusa_app.arguments import (
     NOT_OF_A_BATCH,
     RECIPE_ARGUMENTS,
@@ -36,6 +35,7 @@ from pusa_app.arguments import (
 )
 from pusa_app.errors import RecipeError, RunCancelled, UserError
 from pusa_app.events import Event, Progress
+from pusa_app.outputs import check_folder, checked_out, writable
 from pusa_app.pace import Pace, clock
 
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 VIDEOS = (".mp4", ".mov", ".m4v", ".webm", ".mkv")
 MAX_PROMPT_BYTES = 100_000
 MAX_MESSAGE = 1000
-MAX_NAME_BYTES = 255  # of every common file system
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -139,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_generate(commands)
     _add_sweep(commands)
     cli_jobs.add_parser(commands)
+    cli_export.add_parser(commands)
 
     recipe = commands.add_parser("recipe", help="print the recipe inside a video, as JSON", allow_abbrev=False)
     recipe.add_argument("video", type=to_path)
@@ -219,7 +219,7 @@ def _generate(options: argparse.Namespace) -> int:
         check_recipe(recipe)
         _warn(recipe)
         return cli_jobs.submit(recipe)
-    out = _checked_out(options.out, recipe)
+    out = checked_out(options.out, recipe)
     check_recipe(recipe)
     _warn(recipe)
     _render(recipe, out)
@@ -281,54 +281,6 @@ def _holds_video(path: Path) -> bool:
     return head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3"
 
 
-def _checked_out(out: Path, recipe: Recipe | Sweep | None = None) -> Path:
-    """The absolute output path; raises RecipeError when a video could not be written there. Writes nothing."""
-    if out.suffix.lower() != ".mp4":
-        raise RecipeError(f"The output must be an .mp4 file, not {out.name or out}.")
-    if out.is_dir():
-        raise RecipeError(f"The output {out} is a folder: add a file name.")
-    if len(os.fsencode(out.name)) > MAX_NAME_BYTES:
-        raise RecipeError(f"The output cannot be called {shown(out.name)}: the name is too long.")
-    _check_folder(out.absolute().parent)
-    if out.exists() and not os.access(out, os.W_OK):
-        raise RecipeError(f"The output {out} cannot be overwritten: it is read-only.")
-    sources = [] if recipe is None else recipe.paths
-    if out.exists() and any(os.path.exists(path) and out.samefile(path) for path in sources):
-        raise RecipeError(f"The output {out} is also a source of this video: choose another name.")
-    return out.absolute()
-
-
-def _check_folder(folder: Path) -> None:
-    """Raises RecipeError when the folder neither exists nor can be made."""
-    existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
-    if not existing.is_dir():
-        raise RecipeError(f"The output cannot be written: {existing} is not a folder.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise RecipeError(f"The output cannot be written: no permission to write in {existing}.")
-
-
-@contextlib.contextmanager
-def _writable(folder: Path) -> Iterator[None]:
-    """Make the folder, and see that it takes a file, before the work; made folders go again when the work fails.
-
-    Raises RecipeError when nothing can be written there.
-    """
-    made = [parent for parent in (folder, *folder.parents) if not os.path.lexists(parent)]
-    try:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise RecipeError(f"The output cannot be written in {folder}: {error.strerror or error}.") from None
-        yield
-    except BaseException:
-        for parent in made:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
-        raise
-
-
 _loaded: dict[str, Any] = {}
 
 
@@ -346,7 +298,7 @@ def _rendering(model: str, out: Path) -> Iterator[tuple[Any, ProgressLine]]:
     from pusa_app.worker import load_backbone
 
     show = ProgressLine(sys.stderr)
-    with _writable(out.parent), contextlib.closing(show):
+    with writable(out.parent), contextlib.closing(show):
         if model not in _loaded:
             show(Progress("loading"))
             _loaded.clear()
@@ -396,7 +348,7 @@ def _batch(options: argparse.Namespace) -> int:
         raise RecipeError("A batch of pictures is image-to-video: leave out --task.")
     if options.out.exists() and not options.out.is_dir():
         raise RecipeError(f"The output of a batch is a folder, and {options.out} is a file.")
-    _check_folder(options.out.absolute())
+    check_folder(options.out.absolute())
     from pusa_app.studio import card_of, check_recipe
 
     card = card_of(options.model or "mini")
@@ -415,7 +367,7 @@ def _batch(options: argparse.Namespace) -> int:
             recipe = recipe_from(argparse.Namespace(**vars(options) | pair))
             check_recipe(recipe)
             out = options.out / f"{picture.stem}.mp4"
-            _render(recipe, _checked_out(out))
+            _render(recipe, checked_out(out))
             print(out, flush=True)
         except UserError as error:
             failed += 1
@@ -449,7 +401,7 @@ def _prompt_beside(picture: Path) -> str:
 
 def _sweep(options: argparse.Namespace) -> int:
     sweep = _sweep_from(options)
-    out = _checked_out(options.out, sweep)
+    out = checked_out(options.out, sweep)
     from pusa_app.studio import check_sweep
     from pusa_app.sweep import check_out, render_sweep
 
