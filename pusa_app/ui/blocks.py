@@ -1,18 +1,22 @@
 """The page: its parts, and what happens between them.
 
-A run never lives in an event: Generate hands a recipe to the studio and returns, and a timer asks how it goes. So a
-run outlives a reload and a closed tab.
+A run never lives in an event: Generate hands a recipe to the studio and returns, and a clock asks how it goes. So a
+run outlives a reload and a closed tab, and the form is free at once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from pusa_app.errors import RecipeError, UserError
 from pusa_app.jobs import Job
 from pusa_app.presets import delete_preset, find_preset, preset_from, save_preset
 from pusa_app.studio import Studio, card_of, cards, default_card
@@ -22,17 +26,35 @@ from pusa_app.ui.choices import NAMES, Choices
 from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.form import Form, new_seed, verdicts
 from pusa_app.ui.gallery import folder_of
+from pusa_app.ui.library import Library
 from pusa_app.ui.placing import continued, placed, with_clip, with_frame
 from pusa_app.ui.player import caption, idle, make_player, make_stage, picture_of, publish, safe, stage_value
+from pusa_app.ui.queue import (
+    Queue,
+    banner_value,
+    line_value,
+    live_value,
+    make_banner,
+    make_line,
+    queue_value,
+    title_of,
+)
 from pusa_app.ui.sweeps import cells_value, make_cells, sweep_of
 from pusa_app.ui.visitors import WHOLE, gone, is_mark, job_of, number, owner_of, recipe_of, told_to_user, video_of
 
 HERE = Path(__file__).parent
-POLL_SECONDS = 0.4
 HISTORY = 24
+MOST_ORDERED = 1000  # ids in one wish for another order
 LIBRARY = 12  # of them that the timeline offers as clips
+BELL = (
+    '<svg viewBox="0 0 20 20" width="18" height="18" aria-hidden="true" fill="none" stroke="currentColor" '
+    'stroke-width="1.6" stroke-linejoin="round"><path d="M4 14.5c1.3-1.2 1.6-2.6 1.6-5A4.4 4.4 0 0 1 10 5a4.4 4.4 0 0 '
+    '1 4.4 4.5c0 2.4.3 3.8 1.6 5z"/><path d="M10 5V3"/><path class="top-clapper" d="M8.3 16.6a1.8 1.8 0 0 0 3.4 0"/>'
+    '<path class="top-strike" d="M3.5 3.5l13 13"/></svg>'
+)
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-POLLING: dict[str, Any] = {**QUIET, "concurrency_limit": None}
+# Polling needs no queue: one request, one answer.
+POLLING: dict[str, Any] = {**QUIET, "concurrency_limit": None, "queue": False, "trigger_mode": "once"}
 
 
 def build(studio: Studio) -> gr.Blocks:
@@ -40,14 +62,22 @@ def build(studio: Studio) -> gr.Blocks:
     age = studio.settings.cache_seconds
     with gr.Blocks(title=strings.NAME, analytics_enabled=False, fill_width=True, delete_cache=(3600, age)) as page:
         gr.HTML(_top_bar(), js_on_load=(HERE / "top_bar.js").read_text("utf-8"), elem_id="top", apply_default_css=False)
-        with gr.Tabs(elem_id="pages"):
-            with gr.Tab("Create", elem_id="page-create"):
+        library = Library(studio)
+        library.build_drop()
+        with gr.Tabs(elem_id="pages") as pages:
+            with gr.Tab("Create", elem_id="page-create", id="create"):
                 create = _Create(studio)
+            with gr.Tab(strings.QUEUE_TITLE, elem_id="page-queue", id="queue"):
+                queue = Queue()
+                queue.build()
+            with gr.Tab(strings.LIBRARY_TITLE, elem_id="page-library", id="library"):
+                library.build()
             with gr.Tab("Models", elem_id="page-models"):
                 gr.HTML(_models())
             with gr.Tab("Help", elem_id="page-help"):
                 gr.Markdown(strings.HELP)
-        create.wire(page)
+        create.wire(page, pages, queue)
+        library.wire(create.owner, create.form, pages)
         api.add(studio)
     # Polling must not queue behind other polls; runs are limited by the worker and not by the page.
     page.queue(max_size=200, default_concurrency_limit=8)
@@ -59,15 +89,26 @@ class _Create:
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
+        self._held: dict[str, tuple[str, str]] = {}  # open page -> the waiting job that it edits, and whose that is
         self.owner = gr.BrowserState("", storage_key="pusa-owner", secret=studio.secret())
         self.job = gr.State("")
         self.cell = gr.State(WHOLE)
-        self.timer = gr.Timer(POLL_SECONDS, active=False)
+        self.shown = gr.State(("", False))  # the job that is seen, and whether it is seen as ended
+        self.sent = gr.State({})  # what the page was told last, so that it is told again only when there is news
+        self.editing = gr.State("")  # the waiting job that the form holds
+        self.live = Drawn({}, script=HERE / "live.js", elem_id="live", words=strings.LIVE)
+        self.banner = make_banner("resume-create")
         self.form = Form(studio)
         self.form.build_tabs()
         with gr.Row(elem_id="create", equal_height=False):
             with gr.Column(scale=5, min_width=320, elem_id="form"):
+                with gr.Row(visible=False, elem_id="editing") as self.edited:
+                    self.edited_words = gr.HTML("")
+                    self.stop_editing = gr.Button(
+                        strings.STOP_EDITING, size="sm", elem_id="stop-editing", min_width=100
+                    )
                 self.form.build()
+                self.line = make_line()
             with gr.Column(scale=7, min_width=320, elem_id="output"):
                 self.stage = make_stage()
                 self.player = make_player()
@@ -87,7 +128,7 @@ class _Create:
         self.view = [
             self.job,
             self.cell,
-            self.timer,
+            self.shown,
             self.stage,
             self.player,
             self.cells,
@@ -100,14 +141,17 @@ class _Create:
             self.form.timeline,
         ]
 
-    def wire(self, page: gr.Blocks) -> None:
+    def wire(self, page: gr.Blocks, pages: gr.Tabs, queue: Queue) -> None:
         form = self.form
         form.wire()
+        self.news = [queue.list, queue.banner, self.banner, self.line, self.live, self.sent]
+        self.edit_view = [self.editing, self.edited, self.edited_words, form.generate, form.count, form.embed]
+        asked = [self.owner, self.job, self.editing, form.random, form.count, form.embed]
         run: dict[str, Any] = {
             "fn": self._generate,
-            "inputs": [self.owner, form.random, *form.inputs],
-            "outputs": [form.seed, form.look, *form.said[1:], *self.view],
-            "validator": lambda owner, random, *values: [gr.validate(True, "")] * 2 + verdicts(values),
+            "inputs": [*asked, *form.inputs],
+            "outputs": [form.seed, form.look, *form.said[1:], *self.view, *self.news, *self.edit_view],
+            "validator": lambda *values: _passed(asked) + verdicts(values[len(asked) :]),
             **QUIET,
         }
         form.generate.click(**run)
@@ -117,10 +161,8 @@ class _Create:
             | {
                 "fn": self._sweep,
                 "inputs": [*run["inputs"], *form.sweep.inputs],
-                "validator": lambda owner, random, *values: (
-                    [gr.validate(True, "")] * 2
-                    + verdicts(values[: len(NAMES)])
-                    + [gr.validate(True, "")] * len(form.sweep.inputs)
+                "validator": lambda *values: (
+                    _passed(asked) + verdicts(values[len(asked) : len(asked) + len(NAMES)]) + _passed(form.sweep.inputs)
                 ),
             }
         )
@@ -130,14 +172,29 @@ class _Create:
         taken = {"inputs": [self.owner, self.job, self.cell, *form.inputs], "outputs": editor, **QUIET}
         editor.take(self._take_frame, **taken)
         editor.library_pick(self._take_clip, **taken)
-        self.timer.tick(self._poll, [self.owner, self.job], self.view, trigger_mode="once", **POLLING)
-        self.cancel.click(self._cancel, [self.owner, self.job], self.view, **QUIET)
+        known = [self.owner, self.job, self.shown, self.sent]
+        self.live.tick(self._poll, known, [*self.view, *self.news], **POLLING)
+        self.cancel.click(self._cancel, [self.owner, self.job], [*self.view, *self.news], **QUIET)
+        self._wire_queue(pages, queue)
         self.history.select(self._choose, self.owner, self.view, **QUIET)
         everything = form.everything
         self.reuse.click(self._reuse, [self.owner, self.job, self.cell], everything, **QUIET)
         for task, button in self.go_on.items():
             button.click(self._going_on(task), [self.owner, self.job, self.cell, form.model], everything, **QUIET)
-        page.load(self._arrive, self.owner, [self.owner, form.gallery, *self.view], **QUIET)
+        page.load(self._arrive, self.owner, [self.owner, form.gallery, *self.view, *self.news], **QUIET)
+        page.unload(self._leave)
+
+    def _wire_queue(self, pages: gr.Tabs, queue: Queue) -> None:
+        mine, changed = [self.owner, self.job], [*self.view, *self.news]
+        queue.list.act(self._act, mine, changed, **QUIET)
+        for banner in (queue.banner, self.banner):
+            banner.act(self._act, mine, changed, **QUIET)
+        queue.list.reorder(self._reorder, self.owner, self.news, **QUIET)
+        queue.list.show(self._watch, self.owner, [*self.view, pages], **QUIET)
+        filled = [*self.form.everything, *self.edit_view, pages, *self.news]
+        queue.list.edit(self._edit, [self.owner, self.editing], filled, **QUIET)
+        self.stop_editing.click(self._stop_editing, [self.owner, self.editing], [*self.edit_view, *self.news], **QUIET)
+        self.line.show(lambda: gr.update(selected="queue"), None, pages, **QUIET)
 
     def _wire_gallery(self, run: dict[str, Any]) -> None:
         form = self.form
@@ -152,38 +209,94 @@ class _Create:
     def _arrive(self, mark: str, request: gr.Request) -> list[Any]:
         """A visitor came, or came back: take up the run that goes on, else the last video."""
         mark = mark if is_mark(mark) else secrets.token_hex(16)
-        owner = owner_of(mark, request)
+        owner = self._owner(mark, request)
         # Whoever opens the page is about to need a model: load it while he writes.
         self._studio.warm(default_card().id)
-        jobs = self._studio.jobs(owner)
-        going = next((job for job in reversed(jobs) if not job.ended), None)
-        latest = going or next((job for job in reversed(jobs) if job.state == "done"), None)
-        return [mark, self.form.gallery_of(folder_of(self._studio, owner)), *self._show(latest, owner)]
+        waiting = self._studio.queue(owner)
+        moves = [job for job in waiting if job.state == "running" or not self._studio.paused(owner)]
+        done = (job for job in self._studio.recent(owner, HISTORY) if job.state == "done")
+        latest = next(iter([*moves[:1], *done, *waiting]), None)
+        presets = self.form.gallery_of(folder_of(self._studio, owner))
+        return [mark, presets, *self._show(latest, owner), *self._news(owner)]
 
-    def _generate(self, mark: str, random: bool, request: gr.Request, *values: Any) -> list[Any]:
-        owner = owner_of(mark, request)
+    def _generate(
+        self,
+        mark: str,
+        job_id: str,
+        editing: str,
+        random: bool,
+        count: float | None,
+        embed: bool,
+        request: gr.Request,
+        *values: Any,
+    ) -> list[Any]:
+        owner = self._owner(mark, request)
+        if editing:
+            return self._run(
+                Choices(*values),
+                owner,
+                job_id,
+                lambda choices: [self._studio.replace(editing, choices.recipe(), owner, embed=bool(embed))],
+                _not_editing(),
+            )
         if random:
             values = tuple(new_seed() if name == "seed" else v for name, v in _named(values))
-        return self._run(Choices(*values), owner, lambda choices: self._studio.submit(choices.recipe(), owner))
+        many = 1 if count is None else int(count)
+        return self._run(
+            Choices(*values),
+            owner,
+            job_id,
+            lambda choices: self._studio.submit_seeds(choices.recipe(), owner, many, embed=bool(embed)),
+        )
 
-    def _run(self, choices: Choices, owner: str, submit: Callable[[Choices], Job]) -> list[Any]:
-        """What a button that starts a run changes: the seed, what is said of the form, and the view."""
+    def _run(
+        self,
+        choices: Choices,
+        owner: str,
+        job_id: str,
+        submit: Callable[[Choices], list[Job]],
+        edit_view: list[Any] | None = None,
+    ) -> list[Any]:
+        """What a button that starts a run changes: the seed, what is said of the form, the view, the queue."""
         with told_to_user():
             if refused := self.form.refuse(choices):
                 look, editor, *notes = refused
-                return [gr.skip(), look, *notes, *(gr.skip() for _ in self.view[:-1]), editor]
-            job = submit(choices)
+                rest = (gr.skip() for _ in [*self.news, *self.edit_view])
+                return [gr.skip(), look, *notes, *(gr.skip() for _ in self.view[:-1]), editor, *rest]
+            jobs = submit(choices)
         notes = [gr.skip()] * (len(self.form.said) - 1)
-        return [choices.seed, {}, *notes, *self._show(job, owner)]
+        # Whoever watches a run goes on watching it; what he asked for besides is told beside the button.
+        seen = self._studio.job(job_id, owner)
+        shown = seen if seen is not None and seen.state == "running" else jobs[0]
+        news = self._news(owner, added=[] if shown is jobs[0] and len(jobs) == 1 else jobs)
+        return [
+            choices.seed,
+            {},
+            *notes,
+            *self._show(shown, owner),
+            *news,
+            *(edit_view or [gr.skip() for _ in self.edit_view]),
+        ]
 
-    def _sweep(self, mark: str, random: bool, request: gr.Request, *values: Any) -> list[Any]:
-        owner, fields = owner_of(mark, request), values[len(NAMES) :]
+    def _sweep(
+        self,
+        mark: str,
+        job_id: str,
+        editing: str,
+        random: bool,
+        count: float | None,
+        embed: bool,
+        request: gr.Request,
+        *values: Any,
+    ) -> list[Any]:
+        owner, fields = self._owner(mark, request), values[len(NAMES) :]
         folder = folder_of(self._studio, owner)
 
-        def submit(choices: Choices) -> Job:
-            return self._studio.submit_sweep(sweep_of(choices.recipe(), choices.card, folder, fields), owner)
+        def submit(choices: Choices) -> list[Job]:
+            sweep = sweep_of(choices.recipe(), choices.card, folder, fields)
+            return [self._studio.submit_sweep(sweep, owner, embed=bool(embed))]
 
-        return self._run(Choices(*values[: len(NAMES)]), owner, submit)
+        return self._run(Choices(*values[: len(NAMES)]), owner, job_id, submit)
 
     def _choose_cell(self, mark: str, job_id: str, request: gr.Request, event: gr.EventData) -> list[Any]:
         """One cell of a sweep comes into the player, or the grid of all."""
@@ -191,29 +304,47 @@ class _Create:
         if not isinstance(cell, int) or not WHOLE <= cell < len(self._studio.cells(job)):
             raise gone()
         video_of(self._studio, job, cell)
-        return self._show(job, owner_of(mark, request), cell)
+        return self._show(job, self._owner(mark, request), cell)
 
-    def _poll(self, mark: str, job_id: str, request: gr.Request) -> list[Any]:
-        owner = owner_of(mark, request)
+    def _poll(
+        self, mark: str, job_id: str, shown: tuple[str, bool], sent: dict[str, Any], request: gr.Request
+    ) -> list[Any]:
+        """What changed since the page was told last, and nothing else."""
+        owner = self._owner(mark, request)
         job = self._studio.job(job_id, owner)
-        if job is not None and not job.ended:
-            # Nothing but the stage changes while a run goes on.
-            return [gr.skip() if part is not self.stage else stage_value(self._studio, job) for part in self.view]
-        return self._show(job, owner)
+        if job is None:
+            # Nothing is seen here yet: then what another page, or the command line, asked for is.
+            job = next((one for one in self._studio.queue(owner) if one.state == "running"), None)
+        if job is not None and tuple(shown) != (job.id, job.ended):
+            return [*self._show(job, owner), *self._news(owner, sent)]
+        updates = {part: gr.skip() for part in self.view}
+        news = self._news(owner, sent)
+        told = news[-1]
+        going = {} if job is None or job.ended else stage_value(self._studio, job)
+        if going and told.get("stage") != (mark_of := _mark(going)):
+            updates[self.stage], told["stage"] = going, mark_of
+            live = {name: going[name] for name in ("noise", "of") if name in going}
+            if told.get("noise") != (mark_of := _mark(live)):
+                updates[self.form.timeline], told["noise"] = gr.update(live=live), mark_of
+        recent = self._studio.recent(owner, HISTORY)
+        if told.get("recent") != (mark_of := _mark([job_id, *(f"{one.id}{one.state}" for one in recent)])):
+            updates |= dict(zip(self.view[-3:], self._strip(owner, job), strict=True))
+            told["recent"] = mark_of
+        return [*updates.values(), *news]
 
     def _try_preset(self, mark: str, model: str, request: gr.Request, event: gr.EventData) -> list[Any]:
         with told_to_user():
-            preset = find_preset(str(event.name), folder_of(self._studio, owner_of(mark, request)))
+            preset = find_preset(str(event.name), folder_of(self._studio, self._owner(mark, request)))
             return self.form.everything_of(preset.example(card_of(model)))
 
     def _use_preset(self, mark: str, request: gr.Request, event: gr.EventData, *values: Any) -> list[Any]:
         """The preset with the files, words and seed that the form holds."""
         with told_to_user():
-            preset = find_preset(str(event.name), folder_of(self._studio, owner_of(mark, request)))
+            preset = find_preset(str(event.name), folder_of(self._studio, self._owner(mark, request)))
             return self.form.everything_of(Choices(*values).with_preset(preset))
 
     def _save_preset(self, mark: str, request: gr.Request, event: gr.EventData, *values: Any) -> Any:
-        folder, choices = folder_of(self._studio, owner_of(mark, request)), Choices(*values)
+        folder, choices = folder_of(self._studio, self._owner(mark, request)), Choices(*values)
         with told_to_user():
             recipe = choices.recipe()
             get_task(recipe.task).plan(recipe.timeline, recipe.options)
@@ -222,22 +353,99 @@ class _Create:
         return self.form.gallery_of(folder)
 
     def _delete_preset(self, mark: str, request: gr.Request, event: gr.EventData) -> Any:
-        folder = folder_of(self._studio, owner_of(mark, request))
+        folder = folder_of(self._studio, self._owner(mark, request))
         with told_to_user():
             delete_preset(folder, str(event.name))
         return self.form.gallery_of(folder)
 
     def _cancel(self, mark: str, job_id: str, request: gr.Request) -> list[Any]:
-        owner = owner_of(mark, request)
+        owner = self._owner(mark, request)
         self._studio.cancel(job_id, owner)
         job = self._studio.job(job_id, owner)
         if job is not None and not job.ended:
-            stopping = stage_value(self._studio, job) | {"step": "Stopping", "left": ""}
-            return [gr.skip() if part is not self.stage else stopping for part in self.view]
-        return self._show(job, owner)
+            stopping = stage_value(self._studio, job) | {"step": strings.STOPPING, "left": ""}
+            return [*(gr.skip() if part is not self.stage else stopping for part in self.view), *self._news(owner)]
+        return [*self._show(job, owner), *self._news(owner)]
+
+    # --- the queue ---------------------------------------------------------------------------------------------------
+
+    def _act(self, mark: str, job_id: str, request: gr.Request, event: gr.EventData) -> list[Any]:
+        """A button of the queue was pressed: `verb` says which, `id` on which job."""
+        studio, owner = self._studio, self._owner(mark, request)
+        verb, named = str(event.verb), str(event.id)
+        new: Job | None = None
+        with told_to_user():
+            if verb in ("retry", "resume", "duplicate"):
+                new = getattr(studio, verb)(named, owner)
+            elif verb == "resume_all":
+                studio.resume_all(owner)
+                new = next(iter(studio.queue(owner)), None)
+            elif verb == "cancel":
+                studio.cancel(named, owner)
+            elif verb == "release":
+                studio.hold(named, owner, False)
+            elif verb == "remove":
+                studio.delete([named], owner)
+            elif verb in ("pause", "clear"):
+                getattr(studio, verb)(owner)
+            elif verb == "go_on":
+                studio.unpause(owner)
+        seen = studio.job(job_id, owner)
+        if new is not None and (seen is None or seen.ended):
+            return [*self._show(new, owner), *self._news(owner)]
+        return [*(gr.skip() for _ in self.view), *self._news(owner)]
+
+    def _reorder(self, mark: str, request: gr.Request, event: gr.EventData) -> list[Any]:
+        owner = self._owner(mark, request)
+        ids = event.ids if isinstance(event.ids, list) else []
+        with told_to_user():
+            self._studio.reorder(owner, [str(job_id) for job_id in ids[:MOST_ORDERED]])
+        return self._news(owner)
+
+    def _watch(self, mark: str, request: gr.Request, event: gr.EventData) -> list[Any]:
+        owner = self._owner(mark, request)
+        return [*self._show(job_of(self._studio, event.id, owner), owner), gr.update(selected="create")]
+
+    def _edit(self, mark: str, editing: str, request: gr.Request, event: gr.EventData) -> list[Any]:
+        """A waiting job comes into the form, and is not started meanwhile."""
+        studio, owner = self._studio, self._owner(mark, request)
+        job = job_of(studio, event.id, owner)
+        with told_to_user():
+            if studio.sweep(job) is not None or not studio.hold(job.id, owner, True):
+                raise RecipeError(strings.NO_LONGER_WAITING)
+            if editing and editing != job.id:
+                studio.hold(editing, owner, False)
+            filled = self.form.everything_of(studio.recipe(job))
+        self._held[str(request.session_hash)] = (job.id, owner)
+        words = f"<p>{safe(strings.EDITING.format(title=title_of(job)))}</p>"
+        view = [
+            job.id,
+            gr.update(visible=True),
+            words,
+            strings.SAVE_TO_QUEUE,
+            gr.update(visible=False),
+            job.embed,
+        ]
+        return [*filled, *view, gr.update(selected="create"), *self._news(owner)]
+
+    def _stop_editing(self, mark: str, editing: str, request: gr.Request) -> list[Any]:
+        owner = self._owner(mark, request)
+        self._held.pop(str(request.session_hash), None)
+        with told_to_user():
+            self._studio.hold(editing, owner, False)
+        return [*_not_editing(), *self._news(owner)]
+
+    def _leave(self, request: gr.Request) -> None:
+        """A page was closed: what it had in its form to edit may be made as it is."""
+        job_id, owner = self._held.pop(str(request.session_hash), ("", ""))
+        with contextlib.suppress(UserError):
+            if job_id:
+                self._studio.hold(job_id, owner, False)
+
+    # --- presets and videos ------------------------------------------------------------------------------------------
 
     def _choose(self, mark: str, request: gr.Request, event: gr.EventData) -> list[Any]:
-        owner = owner_of(mark, request)
+        owner = self._owner(mark, request)
         job = self._studio.job(str(event.job), owner)
         if job is None:
             raise gone()
@@ -259,7 +467,7 @@ class _Create:
         return go_on
 
     def _mine(self, mark: str, job_id: str, request: gr.Request) -> Job:
-        return job_of(self._studio, job_id, owner_of(mark, request))
+        return job_of(self._studio, job_id, self._owner(mark, request))
 
     def _take_frame(
         self, mark: str, job_id: str, cell: int, request: gr.Request, event: gr.EventData, *values: Any
@@ -291,11 +499,10 @@ class _Create:
         going = job is not None and not job.ended
         one = video is not None and not (cells and cell == WHOLE)  # and not all of a sweep, which is no clip
         words = "" if job is None or video is None else caption(self._studio, job, cell)
-        history = self._history(owner, job)
         return [
             "" if job is None else job.id,
             cell,
-            gr.update(active=going),
+            ("" if job is None else job.id, not going),
             gr.update(
                 value=idle() if job is None or video is not None else stage_value(self._studio, job),
                 visible=video is None,
@@ -306,28 +513,72 @@ class _Create:
             *(gr.update(visible=one) for _ in self.go_on),
             gr.update(visible=job is not None and job.ended),
             gr.update(visible=going),
-            gr.update(visible=bool(history)),
-            history,
-            gr.update(library=[item for item in history if item["clip"]][:LIBRARY]),
+            *self._strip(owner, job),
         ]
+
+    def _strip(self, owner: str, shown: Job | None) -> list[Any]:
+        """Updates for the last of `view`: the videos of late below, and in the menu of the timeline."""
+        history = self._history(owner, shown)
+        clips = [item for item in history if item["clip"]][:LIBRARY]
+        runs = stage_value(self._studio, shown) if shown is not None and shown.state == "running" else {}
+        live = {name: runs[name] for name in ("noise", "of") if name in runs}
+        return [gr.update(visible=bool(history)), history, gr.update(library=clips, live=live)]
+
+    def _news(self, owner: str, sent: dict[str, Any] | None = None, added: Sequence[Job] = ()) -> list[Any]:
+        """Updates for `news`: what differs from what was `sent`, or all. `added`: what was just queued."""
+        studio, told = self._studio, dict(sent or {})
+        if added:
+            told["added"] = [job.id for job in added]
+        first = studio.job(told["added"][0], owner) if told.get("added") else None
+        count = len(told["added"]) if first is not None and first.state == "queued" else 0
+        banner = banner_value(studio, owner)
+        values = {
+            "queue": queue_value(studio, owner),
+            "banner": banner,
+            "banner here": banner,
+            "line": line_value(studio, owner, first, count),
+            "live": live_value(studio, owner),
+        }
+        updates = []
+        for name, value in values.items():
+            news = told.get(name) != (mark := _mark(value))
+            told[name] = mark
+            updates.append(value if news else gr.skip())
+        return [*updates, told]
 
     def _history(self, owner: str, shown: Job | None) -> list[dict[str, Any]]:
         items = []
-        for job in reversed(self._studio.jobs(owner)[-HISTORY:]):
-            recipe, swept = self._studio.recipe(job), self._studio.sweep(job) is not None
+        for job in self._studio.recent(owner, HISTORY):
             poster = self._studio.poster(job)
-            title = recipe.prompt or get_task(recipe.task).title
             items.append(
                 {
                     "id": job.id,
-                    "title": f"{strings.SWEEP}: {title}" if swept else title,
+                    "title": title_of(job),
                     "note": strings.STATES.get(job.state, ""),
                     "picture": None if poster is None else picture_of(poster, side=160),
                     "shown": shown is not None and job.id == shown.id,
-                    "clip": job.state == "done" and not swept,
+                    "clip": job.state == "done" and self._studio.sweep(job) is None,
                 }
             )
         return items
+
+    def _owner(self, mark: Any, request: gr.Request) -> str:
+        return owner_of(mark, request, self._studio.settings.shared)
+
+
+def _not_editing() -> list[Any]:
+    """Updates for `edit_view` when the form is the visitor's own again."""
+    return ["", gr.update(visible=False), "", strings.GENERATE, gr.update(visible=True), gr.skip()]
+
+
+def _passed(inputs: Sequence[Any]) -> list[dict[str, Any]]:
+    """Verdicts on inputs that are not judged one by one."""
+    return [gr.validate(True, "") for _ in inputs]
+
+
+def _mark(value: Any) -> str:
+    """A short mark of a value, by which it is known that it was sent already."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
 def _named(values: tuple[Any, ...]) -> list[tuple[str, Any]]:
@@ -335,12 +586,16 @@ def _named(values: tuple[Any, ...]) -> list[tuple[str, Any]]:
 
 
 def _top_bar() -> str:
+    bell = " ".join(f'data-{name}="{words}"' for name, words in strings.BELL.items())
     return (
         f'<div class="top-bar"><span class="top-name">{strings.NAME}</span>'
+        '<span class="top-acts">'
+        f'<button type="button" class="top-bell" {bell}>'
+        f"{BELL}</button>"
         f'<button type="button" class="top-theme" title="{strings.THEME}" aria-label="{strings.THEME}">'
         '<svg viewBox="0 0 20 20" width="18" height="18" aria-hidden="true"><circle cx="10" cy="10" r="7" fill="none" '
         'stroke="currentColor" stroke-width="1.6"/><path d="M10 3a7 7 0 0 1 0 14z" fill="currentColor"/></svg>'
-        "</button></div>"
+        "</button></span></div>"
     )
 
 

@@ -13,6 +13,7 @@ import gradio as gr
 
 from pusa_app.errors import UserError
 from pusa_app.models import ModelCard
+from pusa_app.settings import Settings
 from pusa_app.studio import Studio, card_of, cards, default_card
 from pusa_app.timeline import TASKS, Options, Recipe, Timeline, get_task
 from pusa_app.ui import strings
@@ -28,6 +29,7 @@ from pusa_app.ui.uploads import Field, make_note, no_note, note
 HERE = Path(__file__).parent
 MAX_SHOWN_SEED = 2**31 - 1  # a browser's numbers are exact to 2**53; a short seed is easier to read out
 MAX_PROMPT = 2000
+MAX_SEEDS = Settings.max_seeds
 UPLOADS = {"image": "image", "end": "image", "clip": "clip", "clip_b": "clip"}
 OPTIONS = ("style", "direction", "gap_first", "gap_last", "more", "closing", "result")
 ID_OF_NOTE = {"frames": "length", **dict.fromkeys(OPTIONS, "options")}
@@ -76,7 +78,11 @@ class Form:
         self._build_length(card)
         self._build_advanced(card)
         self.sweep = SweepFields()
-        self.generate = gr.Button(strings.GENERATE, variant="primary", size="lg", elem_id="generate")
+        with gr.Row(elem_id="go"):
+            self.generate = gr.Button(strings.GENERATE, variant="primary", size="lg", elem_id="generate")
+            self.count = Number(
+                1, label=strings.SEEDS, precision=0, minimum=1, maximum=MAX_SEEDS, min_width=90, elem_id="count"
+            )
         self.look = Drawn({}, script=HERE / "look.js", elem_id="look")
 
     def _build_options(self) -> None:
@@ -148,6 +154,7 @@ class Form:
             self.color_match = gr.Checkbox(
                 False, label=strings.COLOR_MATCH, info=strings.COLOR_MATCH_HELP, elem_id="color-match"
             )
+            self.embed = gr.Checkbox(True, label=strings.EMBED, info=strings.EMBED_HELP, elem_id="embed")
             self.model = gr.Dropdown(
                 [(c.title, c.id) for c in self._cards.values()],
                 value=card.id,

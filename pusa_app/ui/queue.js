@@ -126,7 +126,7 @@ function fillRow(r, job) {
     write(r.memory, job.memory);
   }
   show(r.message, over);
-  if (over) write(r.message, job.message === job.label ? job.label : `${job.label}: ${job.message}`);
+  if (over) write(r.message, job.message ? `${job.label}: ${job.message}` : job.label);
   r.node.classList.toggle('q-held', !!job.held);
   show(r.grip, queued);
   r.grip.title = WORDS.drag;

@@ -55,8 +55,8 @@ def queue_value(studio: Studio, owner: str, now: float | None = None) -> dict[st
     `Studio.paused`; summary: a line of words.
     """
     now = time.time() if now is None else now
-    jobs = [_row(studio, job) for job in studio.queue(owner)]
     paused = studio.paused(owner)
+    jobs = [_row(studio, job, paused) for job in studio.queue(owner)]
     summary = strings.SUMMARY_PAUSED if paused else ", ".join(_counts(jobs))
     return {"jobs": jobs, "ended": _ended(studio, owner, now), "paused": paused, "summary": summary}
 
@@ -148,14 +148,14 @@ def _work(recipe: str) -> Recipe | Sweep:
     return Sweep.from_json(recipe) if is_sweep(recipe) else Recipe.from_json(recipe)
 
 
-def _row(studio: Studio, job: Job) -> dict[str, Any]:
+def _row(studio: Studio, job: Job, paused: str) -> dict[str, Any]:
     row = _card(job)
     if job.state == "running":
         value = running_value(studio, job)
         facts = {name: value.get(name, "") for name in ("step", "elapsed", "left", "memory", "fraction")}
         film = {"film": value["picture"], "count": value["count"]} if "picture" in value else {}
         return row | facts | film
-    ready = None if job.held else studio.expected(job)
+    ready = None if job.held or paused else studio.expected(job)
     words = strings.HELD if job.held else "" if ready is None else strings.READY_IN.format(clock=clock(ready))
     return row | {"expected": words, "held": job.held}
 
@@ -184,7 +184,7 @@ def _ended(studio: Studio, owner: str, now: float) -> list[dict[str, Any]]:
         if without and now - (job.finished or now) < LATELY:
             step = studio.can_resume(job)
             more = {
-                "message": job.message or strings.STATES[job.state],
+                "message": job.message,
                 "label": strings.ENDED[job.state],
                 "resume": strings.RESUME_FROM.format(step=step) if step else "",
             }

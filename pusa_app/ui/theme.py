@@ -9,7 +9,7 @@ from gradio.themes import Base
 from gradio.themes.utils import colors, sizes
 from gradio.themes.utils.fonts import LocalFont
 
-STYLE = Path(__file__).with_name("style.css")
+STYLES = [Path(__file__).with_name(name) for name in ("style.css", "queue.css", "library.css")]
 
 TEAL = colors.Color(
     name="pusa-teal",
@@ -160,4 +160,4 @@ class Calm(Base):
 
 def look() -> dict[str, Any]:
     """The arguments of `launch` that dress the page."""
-    return {"theme": Calm(), "css_paths": [STYLE]}
+    return {"theme": Calm(), "css_paths": STYLES}

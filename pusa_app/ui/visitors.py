@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import math
 import re
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from pusa_app.ui import strings
 from pusa_app.ui.player import safe
 
 WHOLE = -1  # instead of one cell of a sweep
+LOCAL = "local"  # the owner of what is made at this machine, the command line included
+PROXY_HEADERS = ("x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via")
 
 
 @contextlib.contextmanager
@@ -35,11 +39,35 @@ def is_mark(mark: Any) -> bool:
     return isinstance(mark, str) and re.fullmatch(r"[0-9a-f]{32}", mark) is not None
 
 
-def owner_of(mark: Any, request: gr.Request) -> str:
-    """Who asks: the account where there is a login, else the mark in the browser, else the open page."""
+def owner_of(mark: Any, request: gr.Request, shared: bool) -> str:
+    """Who asks: the account where there is a login; whoever sits at this machine, where nobody else can reach the page;
+    else the mark in the browser, else the open page.
+
+    One name for everybody at the machine keeps a library when a browser forgets, and shows what the command line made.
+    """
     if request.username:
         return f"account:{request.username}"
+    if not shared and is_local(request):
+        return LOCAL
     return f"browser:{mark}" if is_mark(mark) else f"page:{request.session_hash}"
+
+
+def is_local(request: gr.Request) -> bool:
+    """Whether a request comes from this machine itself, and not through a proxy or under a stranger's name for it."""
+    headers = request.headers
+    if any(name in headers for name in PROXY_HEADERS):
+        return False
+    client = request.client.host if request.client else ""
+    # A page elsewhere can have its own name lead to this machine, but the browser then sends that name.
+    name = urllib.parse.urlsplit(f"//{headers.get('host', '')}").hostname
+    return _is_loopback(client) and (name == "localhost" or _is_loopback(name))
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
 
 def number(value: Any) -> float:
