@@ -9,6 +9,10 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pusa_app.zerogpu import Making
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -24,6 +28,12 @@ def main() -> int:
         parser.error("others could reach this page: give --auth USER:PASSWORD, or --no-auth if that is what you want")
 
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    from pusa_app import zerogpu
+
+    borrowing = zerogpu.available()
+    if borrowing:
+        import spaces  # noqa: F401  # before anything that might start CUDA
+
     from pusa_app.control import Control
     from pusa_app.errors import UserError
     from pusa_app.settings import SHARED_BYTES, SHARED_QUEUE, Settings, default_data_dir
@@ -36,13 +46,13 @@ def main() -> int:
         data_dir=data_dir,
         host=host,
         port=options.port,
-        workers=options.workers,
+        workers=max(options.workers, zerogpu.AT_ONCE) if borrowing else options.workers,
         shared=shared,
         **({"max_queue_per_owner": SHARED_QUEUE, "quota_bytes": SHARED_BYTES} if shared else {}),
     )
     studio = control = None
     try:
-        studio = Studio(settings)
+        studio = Studio(settings, making=_borrowed(settings.log_file) if borrowing else None)
         control = Control(studio)
         page = build(studio)
         _, local, public = page.launch(
@@ -75,6 +85,16 @@ def main() -> int:
             if part is not None:
                 part.close()
     return 0
+
+
+def _borrowed(log_file: Path) -> Making:
+    """What makes videos on ZeroGPU. The platform wants it, and the model, to be here before the page is."""
+    from pusa_app.studio import default_card
+    from pusa_app.zerogpu import Making
+
+    making = Making(log_file)
+    making.warm(default_card().id)
+    return making
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,13 +8,13 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from pusa_app import media, worker
+from pusa_app import media, worker, zerogpu
 from pusa_app.checks import (
     card_of,
     cards,
@@ -26,7 +26,7 @@ from pusa_app.checks import (
 )
 from pusa_app.errors import ModelError, RecipeError, StoreError, UserError
 from pusa_app.events import Done, Event, Preview, Progress
-from pusa_app.jobs import EventLog, Job, JobStore, Supervisor, new_id
+from pusa_app.jobs import EventLog, InlineRunner, Job, JobStore, Runner, Supervisor, new_id
 from pusa_app.pace import Pace
 from pusa_app.results import Results, words_of
 from pusa_app.settings import Settings
@@ -61,10 +61,13 @@ class Studio:
 
     One program uses a data folder at a time. Whatever was waiting or running when the last one ended waits paused.
     Raises InUse when another one has it, StoreError when it cannot be used; all else raises UserErrors of one sentence.
-    idle: jobs are taken and none is started.
+    idle: jobs are taken and none is started. making: jobs are made by it, inside the events of those who asked (see
+    `attend`), and not by worker processes.
     """
 
-    def __init__(self, settings: Settings | None = None, *, idle: bool = False) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, idle: bool = False, making: zerogpu.Making | None = None
+    ) -> None:
         self.settings = settings or Settings()
         self._lock = _locked(self.settings)
         try:
@@ -77,25 +80,29 @@ class Studio:
         except BaseException:
             self._lock.release()
             raise
-        devices = [("",)] if self.settings.workers == 1 else [(str(gpu),) for gpu in range(self.settings.workers)]
-        self._supervisor = Supervisor(
-            self._store,
-            worker.main,
-            (str(self.settings.log_file),),
-            on_event=self._hear,
-            options=self._options,
-            workers=devices,
-            grace_seconds=self.settings.cancel_grace_seconds,
-        )
+        self._runner = self._new_runner(making)
         if idle:
-            self._supervisor.stop()
+            self._runner.stop()
         self._closing = threading.Event()
         threading.Thread(target=self._housekeeping, name="housekeeping", daemon=True).start()
+
+    def _new_runner(self, making: zerogpu.Making | None) -> Runner:
+        settings = self.settings
+        hear: dict[str, Any] = {
+            "on_event": self._hear,
+            "options": self._options,
+            "events": self._log.since,
+            "grace_seconds": settings.cancel_grace_seconds,
+        }
+        if making is not None:
+            return InlineRunner(self._store, making, at_once=settings.workers, **hear)
+        devices = [("",)] if settings.workers == 1 else [(str(gpu),) for gpu in range(settings.workers)]
+        return Supervisor(self._store, worker.main, (str(settings.log_file),), workers=devices, **hear)
 
     def close(self) -> None:
         """End the workers. A running job becomes interrupted."""
         self._closing.set()
-        self._supervisor.stop()
+        self._runner.stop()
         self._store.close()
         self._lock.release()
 
@@ -160,7 +167,7 @@ class Studio:
     def _queued(self, jobs: list[Job]) -> list[Job]:
         for job in jobs:
             self._results.write_card(job)
-        self._supervisor.nudge()
+        self._runner.nudge()
         return jobs
 
     def _check_room(self, works: Sequence[Recipe | Sweep], owner: str) -> None:
@@ -206,13 +213,13 @@ class Studio:
             self._results.write_card(changed)
             if not self._store.of_folder(old.folder):
                 self._results.remove_folder(old.folder)
-        self._supervisor.nudge()
+        self._runner.nudge()
         return changed
 
     def hold(self, job_id: str, owner: str, held: bool) -> bool:
         """Keep a waiting job from being started while it is edited; False when it waits no more."""
         changed = self.job(job_id, owner) is not None and self._store.hold(job_id, held) is not None
-        self._supervisor.nudge()
+        self._runner.nudge()
         return changed
 
     def reorder(self, owner: str, ids: Sequence[str]) -> None:
@@ -225,7 +232,7 @@ class Studio:
 
     def unpause(self, owner: str) -> None:
         self._store.unpause(owner)
-        self._supervisor.nudge()
+        self._runner.nudge()
 
     def paused(self, owner: str) -> str:
         """Why the owner's jobs are not started: "user", "restart" of the program, or ""."""
@@ -233,11 +240,11 @@ class Studio:
 
     def cancel(self, job_id: str, owner: str | None = None) -> bool:
         """True when the job was waiting or running and will end; False when there is nothing to stop."""
-        return self.job(job_id, owner) is not None and self._supervisor.cancel(job_id)
+        return self.job(job_id, owner) is not None and self._runner.cancel(job_id)
 
     def clear(self, owner: str) -> int:
         """Cancel all jobs of the owner that wait; returns how many."""
-        return sum(self._supervisor.cancel(job.id) for job in self._store.jobs(owner=owner, state="queued"))
+        return sum(self._runner.cancel(job.id) for job in self._store.jobs(owner=owner, state="queued"))
 
     # --- again -------------------------------------------------------------------------------------------------------
 
@@ -352,7 +359,7 @@ class Studio:
             return alone
         before = [self._alone(other) for other in self._before(job)]
         known = [seconds for seconds in before if seconds is not None]
-        return None if len(known) < len(before) else alone + sum(known) / max(1, len(self._supervisor.lanes))
+        return None if len(known) < len(before) else alone + sum(known) / max(1, self._runner.at_once)
 
     def _alone(self, job: Job) -> float | None:
         """Seconds that the job itself needs from now on."""
@@ -495,25 +502,64 @@ class Studio:
 
     def warm(self, model: str) -> None:
         """Load a model ahead of the first job, if no worker lives."""
-        self._supervisor.warm(model)
+        self._runner.warm(model)
 
     @property
     def worker_pid(self) -> int | None:
         """Process id of a living worker."""
-        pids = self._supervisor.worker_pids
+        pids = self._runner.worker_pids
         return pids[0] if pids else None
 
-    def _options(self, job: Job) -> dict[str, object]:
-        return {"state": str(self._results.state(job)), "embed": job.embed, "lean": job.lean}
+    @property
+    def inline(self) -> bool:
+        """Whether jobs are made by whoever attends to them, and by nobody else."""
+        return self._runner.inline
 
-    def _hear(self, job_id: str, event: Event) -> None:
-        self._log.add(job_id, event)
+    def run(self, job_id: str) -> Iterator[Event]:
+        """The events of a job until it has ended; where jobs are made inline, this makes it."""
+        return self._runner.run(job_id)
+
+    def attend(self, owner: str) -> Iterator[tuple[str, Event]]:
+        """Make the owner's waiting jobs that may start, one after the other: (job id, event), about once a second.
+
+        Only where jobs are made inline; whoever iterates is whose GPU time is used.
+        """
+        runner = self._runner
+        while isinstance(runner, InlineRunner) and (job := self._startable(owner, runner)) is not None:
+            with contextlib.closing(runner.run(job.id)) as events:  # type: ignore[type-var]
+                for event in events:
+                    yield job.id, event
+                    # Paused, held or overtaken while it waited: look again which one comes next.
+                    if event == Progress("waiting") and self._startable(owner, runner, job.id) != job:
+                        break
+
+    def _startable(self, owner: str, runner: InlineRunner, but: str = "") -> Job | None:
+        """The first waiting job of the owner that nobody attends to, `but` aside."""
+        if self._store.paused(owner):
+            return None
+        waiting = self._store.jobs(owner=owner, state="queued")
+        free = (job for job in waiting if not job.held and (job.id == but or not runner.attended(job.id)))
+        return next(free, None)
+
+    def _options(self, job: Job) -> dict[str, Any]:
+        options = {"state": str(self._results.state(job)), "embed": job.embed, "lean": job.lean}
+        if not self.inline:
+            return options
+        seconds = zerogpu.seconds_needed(
+            self._recipes(job), card_of(job.model), lambda recipe: self._store.pace(_kind(recipe))
+        )
+        return options | {"cancel": str(self._results.folder(job) / f"{job.id}.cancel"), "seconds": seconds}
+
+    def _hear(self, job_id: str, event: Event) -> Event:
+        """Keep an event; returns it with its number."""
+        numbered = self._log.add(job_id, event)
         if isinstance(event, Progress) and event.phase == "sampling" and event.step == 0 and event.part == 0:
             self._started[job_id] = time.monotonic()  # the model is loaded, the keyframes are read
         elif not isinstance(event, Progress | Preview):
             begun = self._started.pop(job_id, None)
             if isinstance(event, Done) and begun is not None:
                 self._learn(job_id, time.monotonic() - begun)
+        return numbered
 
     def _learn(self, job_id: str, seconds: float) -> None:
         """Keep how long a step of this kind of run takes, decoding and writing shared out among them."""

@@ -46,7 +46,7 @@ def main(pipe: Connection, log_file: str, device: str = "") -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device  # torch, which is not here yet, sees this one only
     # Ctrl-C in a terminal reaches every process of its group; the program decides what it means, not the worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    log = _open_log(Path(log_file))
+    log = open_log(Path(log_file))
     mailbox = Mailbox(pipe)
     worker = Worker(mailbox.send, log)
     while True:
@@ -281,7 +281,8 @@ def load_backbone(model: str, lean: int = 0) -> Any:
     return load(model, lean=lean)
 
 
-def _open_log(path: Path) -> logging.Logger:
+def open_log(path: Path) -> logging.Logger:
+    """The log of what makes videos; everything that this program says while it renders goes there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=MAX_LOG_BYTES, backupCount=1, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

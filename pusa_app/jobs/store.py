@@ -9,7 +9,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +115,17 @@ class JobStore:
             "SELECT * FROM job WHERE owner = ? AND deleted IS NULL ORDER BY number DESC LIMIT ?", (owner, limit)
         )
 
-    def claim(self) -> Job | None:
-        """Take the first queued job whose owner has not paused and make it running; None when nothing may start."""
+    def claim(self, among: Collection[str] | None = None) -> Job | None:
+        """Take the first queued job whose owner has not paused and make it running; None when nothing may start.
+
+        among: the ids of the jobs that may be taken; None is any.
+        """
+        marks = "" if among is None else f"AND id IN ({', '.join('?' for _ in among)}) "
         return self._changed(
             "UPDATE job SET state = 'running', started = ? WHERE state = 'queued' AND id = (SELECT id FROM job "
-            "WHERE state = 'queued' AND NOT held AND owner NOT IN (SELECT owner FROM paused) "
+            f"WHERE state = 'queued' AND NOT held AND owner NOT IN (SELECT owner FROM paused) {marks}"
             "ORDER BY position LIMIT 1) RETURNING *",
-            (time.time(),),
+            (time.time(), *(among or ())),
         )
 
     def move(self, job_id: str, expected: State, state: State, message: str | None = None) -> Job | None:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import multiprocessing
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from pusa_app.errors import StoreError
 from pusa_app.events import Cancelled, Done, Event, Failed
-from pusa_app.jobs.job import Job, State
+from pusa_app.jobs.job import Job
+from pusa_app.jobs.runner import BaseRunner
 from pusa_app.jobs.store import JobStore
 
 POLL_SECONDS = 0.1
 TERMINATE_SECONDS = 5.0
-ATTEMPTS = 2
-AGAIN = "Memory ran out at first: it was made with the smaller memory plan."
-CLOSED = "The program was closed before this video was finished."
 
 # What the two sides say to each other over the pipe: tuples, first the verb.
 #   to the worker    ("run", job id, recipe JSON, output path, options) | ("cancel", job id) | ("warm", model id)
@@ -30,15 +26,15 @@ CLOSED = "The program was closed before this video was finished."
 Target = Callable[..., None]
 
 
-class Supervisor:
+class Supervisor(BaseRunner):
     """Runs the queued jobs of a store, one at a time in each of its worker processes, which live as long as they can.
 
     `target(connection, *args)` is the worker's main function, importable by name because the process is spawned.
-    workers: further arguments of each worker, such as its GPU; their number is that of the workers. options(job): what
-    is sent along with a job. `on_event(job_id, event)` is called in a worker's thread, before the job's state changes
-    for a last event; only for a job that is cancelled while it waits it is called in the thread of whoever cancels,
-    after the change.
+    workers: further arguments of each worker, such as its GPU; their number is that of the workers. `on_event` is
+    called in a worker's thread. The rest as BaseRunner says.
     """
+
+    inline = False
 
     def __init__(
         self,
@@ -46,58 +42,52 @@ class Supervisor:
         target: Target,
         args: tuple[Any, ...] = (),
         *,
-        on_event: Callable[[str, Event], Any],
-        options: Callable[[Job], dict[str, Any]] = lambda job: {},
         workers: Sequence[tuple[Any, ...]] = ((),),
-        grace_seconds: float = 15.0,
+        **more: Any,
     ) -> None:
-        self.store, self.on_event, self.options, self.grace_seconds = store, on_event, options, grace_seconds
-        self.wake = threading.Condition()
-        self.stopping = False
-        self.cancelled: set[str] = set()
-        self.lanes = [_Lane(self, target, (*args, *more)) for more in workers]
+        super().__init__(store, **more)
+        self.nudges = 0
+        self._lanes = [_Lane(self, target, (*args, *one)) for one in workers]
 
     # --- what others call, from any thread --------------------------------------------------------------------------
+
+    @property
+    def at_once(self) -> int:
+        return len(self._lanes)
 
     def nudge(self) -> None:
         """Tell that a job may be started; the first call starts the threads."""
         with self.wake:
             if self.stopping:
                 return
-            for lane in self.lanes:
+            for lane in self._lanes:
                 lane.start()
+            self.nudges += 1
             self.wake.notify_all()
 
     def warm(self, model: str) -> None:
         """Start a worker and have it load a model, unless one lives already."""
         if not self.worker_pids:
-            self.lanes[0].warm = model
+            self._lanes[0].warm = model
             self.nudge()
-
-    def cancel(self, job_id: str) -> bool:
-        """Ask for an end: at once if the job waits, at its next step if it runs. False when it had ended already."""
-        if self.store.move(job_id, "queued", "cancelled"):
-            self.on_event(job_id, Cancelled())
-            return True
-        with self.wake:
-            job = self.store.get(job_id)
-            if job is None or job.ended:
-                return False
-            self.cancelled.add(job_id)
-            return True
 
     def stop(self) -> None:
         """End the workers and the threads; running jobs become interrupted."""
         with self.wake:
             self.stopping = True
             self.wake.notify_all()
-        for lane in self.lanes:
+        for lane in self._lanes:
             lane.join()
+
+    def run(self, job_id: str) -> Iterator[Event]:
+        """The events of a job until it has ended; it is made whether anybody iterates or not."""
+        self.nudge()
+        return self.follow(job_id)
 
     @property
     def worker_pids(self) -> list[int]:
         """Process ids of the living workers."""
-        return [pid for lane in self.lanes if (pid := lane.pid) is not None]
+        return [pid for lane in self._lanes if (pid := lane.pid) is not None]
 
 
 class _Lane:
@@ -132,27 +122,18 @@ class _Lane:
     def _loop(self) -> None:
         owner = self._owner
         while not owner.stopping:
-            job = self._claim()
+            nudges = owner.nudges
+            job = owner.claim()
             if job is not None:
-                try:
-                    self._run(job)
-                except Exception:
-                    # A fault of one job must not leave all later ones waiting.
-                    logging.getLogger(__name__).exception("job %s", job.id)
-                    self._give_up(job)
+                for _ in owner.course(job, self._attempt, self._end_worker):
+                    pass
                 continue
             self._warm_up()
             with owner.wake:
-                # A job added between claim and here has notified too early, hence the timeout.
-                owner.wake.wait(timeout=1.0)
+                if owner.nudges == nudges and not owner.stopping:
+                    # The timeout is for what nobody tells, such as room on a disk that was full.
+                    owner.wake.wait(timeout=1.0)
         self._end_worker()
-
-    def _claim(self) -> Job | None:
-        try:
-            return self._owner.store.claim()
-        except StoreError:  # whoever looks at the queue is told; jobs go on when the disk can be written again
-            logging.getLogger(__name__).exception("claiming a job")
-            return None
 
     def _warm_up(self) -> None:
         model, self.warm = self.warm, None
@@ -162,61 +143,20 @@ class _Lane:
         with contextlib.suppress(OSError):
             self._connected().send(("warm", model))
 
-    def _run(self, job: Job) -> None:
-        """See one job to its end, whatever the worker does."""
-        owner = self._owner
-        end = self._start_and_follow(job)
-        while isinstance(end, Failed) and end.memory and job.attempt < ATTEMPTS and job.id not in owner.cancelled:
-            # What is left of it would keep its memory, and a CUDA context may be broken: a fresh worker.
-            self._end_worker()
-            begun = owner.store.again(job.id, AGAIN)
-            if begun is None:
-                break
-            job, end = begun, self._start_and_follow(begun)
-        ends: dict[type, State] = {Done: "done", Failed: "failed", Cancelled: "cancelled"}
-        if end is None:
-            self._settle(job, "interrupted", CLOSED)
-        else:
-            owner.on_event(job.id, end)
-            # A job that went well keeps what had to be done for it.
-            self._settle(job, ends[type(end)], end.message if isinstance(end, Failed) else None)
-        with owner.wake:
-            owner.cancelled.discard(job.id)
-
-    def _settle(self, job: Job, state: State, message: str | None) -> None:
-        """Write down how a job ended; a full disk only delays it."""
-        while True:
-            try:
-                self._owner.store.move(job.id, "running", state, message)
-                return
-            except StoreError:
-                logging.getLogger(__name__).exception("job %s is %s", job.id, state)
-                if self._owner.stopping:
-                    return
-                time.sleep(1.0)
-
-    def _give_up(self, job: Job) -> None:
-        """End a job that something unforeseen happened to; the worker may be in any state."""
-        self._end_worker()
-        message = "The run failed unexpectedly. Try again; the log says more."
-        with contextlib.suppress(Exception):
-            self._owner.on_event(job.id, Failed(message))
-        self._settle(job, "failed", message)
-
-    def _start_and_follow(self, job: Job) -> Event | None:
-        """The last event of the job; None when the program stops first."""
+    def _attempt(self, job: Job) -> Generator[Event, None, Event | None]:
+        """Yields what the worker tells; returns the last event of the job, or None when the program stops first."""
         owner = self._owner
         try:
             pipe = self._connected()
             pipe.send(("run", job.id, job.recipe, job.out, owner.options(job)))
-            return self._follow(job, pipe)
+            return (yield from self._follow(job, pipe))
         except (EOFError, OSError):
             code = self._exit_code()
             if job.id in owner.cancelled:
                 return Cancelled()
             return None if owner.stopping else Failed(_why(code), memory=code == -signal.SIGKILL)
 
-    def _follow(self, job: Job, pipe: Connection) -> Event | None:
+    def _follow(self, job: Job, pipe: Connection) -> Generator[Event, None, Event | None]:
         owner = self._owner
         deadline: float | None = None
         while not owner.stopping:
@@ -234,7 +174,7 @@ class _Lane:
                 continue
             if isinstance(event, Done | Failed | Cancelled):
                 return event
-            owner.on_event(job.id, event)
+            yield event
         return None
 
     # --- the process -------------------------------------------------------------------------------------------------
