@@ -150,18 +150,29 @@ def _with_own_sources(work: Work, folder: Path) -> Work:
 
     Pictures become PNG, clips MP4, both with exactly the pixels that they had; what was uploaded is not opened again.
     """
-    pictures = {
-        keyframe.source.path
-        for recipe in ([work] if isinstance(work, Recipe) else [work.recipe, *(cell.recipe for cell in work.cells())])
-        for keyframe in recipe.timeline.keyframes
-        if keyframe.source.kind == "image"
-    }
+    recipes = [work] if isinstance(work, Recipe) else [work.recipe, *(cell.recipe for cell in work.cells())]
+    kinds: dict[str, set[str]] = {path: set() for path in work.paths}
+    for recipe in recipes:
+        for keyframe in recipe.timeline.keyframes:
+            if keyframe.source.kind != "part":
+                kinds[keyframe.source.path].add(keyframe.source.kind)
     copies: dict[str, str] = {}
-    for number, path in enumerate(dict.fromkeys(work.paths)):  # a file that stands in several slots is copied once
-        copy = folder / f"source-{number}.{'png' if path in pictures else 'mp4'}"
-        (media.take_image if path in pictures else media.take_clip)(path, copy)
+    for number, (path, kind) in enumerate(kinds.items()):  # a file that stands in several slots is copied once
+        ending = ".png" if kind == {"image"} else ".mp4" if kind == {"clip"} else _ending(path)
+        copy = folder / f"source-{number}{ending}"
+        if kind == {"image"}:
+            media.take_image(path, copy)
+        elif kind == {"clip"}:
+            media.take_clip(path, copy)
+        else:  # a GIF that is a picture in one slot and a clip in another: both readings check it each time
+            shutil.copyfile(path, copy)
         copies[path] = str(copy)
     return work.with_paths(copies.__getitem__)
+
+
+def _ending(path: str) -> str:
+    ending = Path(path).suffix.lower()
+    return ending if re.fullmatch(r"[.][a-z0-9]{1,5}", ending) else ""
 
 
 def _title(work: Recipe | Sweep) -> str:

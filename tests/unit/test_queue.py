@@ -104,6 +104,16 @@ def test_a_source_is_kept_as_a_checked_copy_with_the_same_pixels(opened: Callabl
     assert np.array_equal(media.load_image(path, 64, 64), media.load_image(photo, 64, 64))
 
 
+def test_a_gif_may_be_a_picture_in_one_slot_and_a_clip_in_others(opened: Callable[..., Studio], tmp_path: Path) -> None:
+    studio, gif = opened(idle=False), tmp_path / "both.gif"
+    media.write_gif(np.random.default_rng(0).integers(0, 256, (30, 64, 64, 3), np.uint8), gif, fps=12)
+    image = {"slot": 0, "source": {"kind": "image", "path": str(gif)}}
+    clip = {"slot": 2, "span": 2, "source": {"kind": "clip", "path": str(gif)}}
+    both = new_recipe(testing.card(), "keyframes", num_frames=31, steps=2, keyframes=[image, clip])
+    done = end_of(studio, studio.submit(both, "me"))
+    assert done.state == "done", done.message
+
+
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
