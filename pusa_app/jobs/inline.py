@@ -39,6 +39,7 @@ class InlineRunner(BaseRunner):
         self._attended: set[str] = set()
         self._running: dict[str, Job] = {}
         self._turns: dict[str, Job] = {}  # claimed for somebody who iterates, and not begun yet
+        self._flags: dict[str, Path] = {}
 
     @property
     def at_once(self) -> int:
@@ -118,7 +119,11 @@ class InlineRunner(BaseRunner):
         return self._turns.pop(job_id, None)
 
     def _attempt(self, job: Job) -> Generator[Event, None, Event | None]:
-        making = iter(self._target(job.id, job.recipe, job.out, self.options(job)))
+        options = self.options(job)
+        self._flags[job.id] = Path(options["cancel"])
+        if job.id in self.cancelled:  # before it could be told so
+            return Cancelled()
+        making = iter(self._target(job.id, job.recipe, job.out, options))
         end: Event | None = None
         deadline: float | None = None
         try:
@@ -155,12 +160,13 @@ class InlineRunner(BaseRunner):
         threading.Thread(target=close, name="break-off", daemon=True).start()
 
     def _tell_to_cancel(self, job: Job) -> None:
-        with contextlib.suppress(OSError):
-            self._flag(job).touch()
+        flag = self._flags.get(job.id)
+        if flag is not None:
+            with contextlib.suppress(OSError):
+                flag.touch()
 
     def _forget(self, job: Job) -> None:
-        with contextlib.suppress(OSError):
-            self._flag(job).unlink(missing_ok=True)
-
-    def _flag(self, job: Job) -> Path:
-        return Path(self.options(job)["cancel"])
+        flag = self._flags.pop(job.id, None)
+        if flag is not None:
+            with contextlib.suppress(OSError):
+                flag.unlink(missing_ok=True)
