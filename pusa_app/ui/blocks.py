@@ -38,6 +38,7 @@ from pusa_app.ui.queue import (
     make_line,
     queue_value,
     title_of,
+    without_known,
 )
 from pusa_app.ui.sweeps import cells_value, make_cells, sweep_of
 from pusa_app.ui.visitors import WHOLE, gone, is_mark, job_of, number, owner_of, recipe_of, told_to_user, video_of
@@ -311,6 +312,13 @@ class _Create:
     ) -> list[Any]:
         """What changed since the page was told last, and nothing else."""
         owner = self._owner(mark, request)
+        try:
+            return self._changes(job_id, shown, sent, owner)
+        except UserError:
+            # The disk may refuse for a moment. Whoever presses something is told; the clock asks again.
+            return [gr.skip() for _ in [*self.view, *self.news]]
+
+    def _changes(self, job_id: str, shown: tuple[str, bool], sent: dict[str, Any], owner: str) -> list[Any]:
         job = self._studio.job(job_id, owner)
         if job is None:
             # Nothing is seen here yet: then what another page, or the command line, asked for is.
@@ -322,7 +330,9 @@ class _Create:
         told = news[-1]
         going = {} if job is None or job.ended else stage_value(self._studio, job)
         if going and told.get("stage") != (mark_of := _mark(going)):
-            updates[self.stage], told["stage"] = going, mark_of
+            same = told.get("look") == (look := _mark(going.get("picture")))
+            updates[self.stage] = {**going, "picture": None, "same": True} if same else going
+            told["stage"], told["look"] = mark_of, look
             live = {name: going[name] for name in ("noise", "of") if name in going}
             if told.get("noise") != (mark_of := _mark(live)):
                 updates[self.form.timeline], told["noise"] = gr.update(live=live), mark_of
@@ -532,8 +542,9 @@ class _Create:
         first = studio.job(told["added"][0], owner) if told.get("added") else None
         count = len(told["added"]) if first is not None and first.state == "queued" else 0
         banner = banner_value(studio, owner)
+        listed, told["pictures"] = without_known(queue_value(studio, owner), told.get("pictures", ()))
         values = {
-            "queue": queue_value(studio, owner),
+            "queue": listed,
             "banner": banner,
             "banner here": banner,
             "line": line_value(studio, owner, first, count),

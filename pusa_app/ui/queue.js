@@ -2,9 +2,11 @@
 // the waiting ones are put in order by dragging, by buttons and by Alt with the arrows.
 const root = element.querySelector('.queue');
 const rows = new Map();
+const pictures = new Map();  // by their names: each is sent once
 let order = [];          // ids of the waiting, as they are shown
 let sent = null;         // the order that was asked for and is not confirmed yet
 let drag = null;
+let missed = null;
 let asking = false;      // whether "clear" waits for a second press
 
 const make = (tag, name, parent, text) => {
@@ -143,7 +145,7 @@ function fillRow(r, job) {
 
 /** The latest look of a run as a small film, else its first keyframe, else the name of its task. */
 function look(r, job) {
-  const source = job.film || job.picture, count = job.film ? job.count : 1;
+  const source = pictures.get(job.film || job.picture), count = job.film && source ? job.count : 1;
   if (source) { if (r.picture.src !== source) r.picture.src = source; } else r.picture.removeAttribute('src');
   show(r.picture, source);
   show(r.name, !source);
@@ -172,9 +174,11 @@ function place(list, ids) {
   });
 }
 
+/** In a drag only the looks change: a node that is moved in the document loses the pointer that holds it. */
 function arrange(ids) {
   order = ids;
-  place(waiting.list, order);
+  if (!drag) place(waiting.list, order);
+  order.forEach((id, at) => { rows.get(id).node.style.order = drag ? at : ''; });
   order.forEach((id, at) => {
     const r = rows.get(id);
     r.up.disabled = at === 0;
@@ -254,6 +258,11 @@ function grab(event, id) {
 
 function draw() {
   const { jobs = [], ended: over = [], paused = '', summary: words = '' } = props.value || {};
+  for (const [name, picture] of Object.entries(props.value?.pictures || {})) pictures.set(name, picture);
+  const shown = new Set([...jobs, ...over].flatMap(job => [job.film, job.picture]).filter(Boolean));
+  for (const name of pictures.keys()) if (!shown.has(name)) pictures.delete(name);
+  // What was sent before this page was opened for the first time is asked for again.
+  if (shown.size > pictures.size && props.value !== missed) { missed = props.value; act('look'); }
   const all = new Map([...jobs, ...over].map(job => [job.id, job]));
   for (const [id, r] of rows) {
     if (all.has(id) || drag?.id === id) continue;

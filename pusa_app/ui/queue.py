@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -59,6 +60,24 @@ def queue_value(studio: Studio, owner: str, now: float | None = None) -> dict[st
     jobs = [_row(studio, job, paused) for job in studio.queue(owner)]
     summary = strings.SUMMARY_PAUSED if paused else ", ".join(_counts(jobs))
     return {"jobs": jobs, "ended": _ended(studio, owner, now), "paused": paused, "summary": summary}
+
+
+def without_known(value: dict[str, Any], known: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """A `queue_value` whose pictures are names, those that are not `known` yet beside it; and the names of all.
+
+    Rows change every second, and their pictures hardly ever.
+    """
+    rows, pictures = [], {}
+    for row in [*value["jobs"], *value["ended"]]:
+        named = dict(row)
+        for part in ("picture", "film"):
+            if row.get(part):
+                named[part] = hashlib.blake2b(row[part].encode(), digest_size=8).hexdigest()
+                pictures[named[part]] = row[part]
+        rows.append(named)
+    jobs, ended = rows[: len(value["jobs"])], rows[len(value["jobs"]) :]
+    news = {name: picture for name, picture in pictures.items() if name not in known}
+    return value | {"jobs": jobs, "ended": ended, "pictures": news}, list(pictures)
 
 
 def _counts(jobs: Sequence[dict[str, Any]]) -> list[str]:

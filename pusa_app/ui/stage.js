@@ -60,10 +60,12 @@ function draw() {
   const starts = busy(v.state) && !busy(root.dataset.state);
   if (starts && root.getBoundingClientRect().top > window.innerHeight - 80) root.scrollIntoView({ behavior: 'smooth' });
   root.dataset.state = v.state || 'idle';
-  if (v.picture) { if (picture.src !== v.picture) picture.src = v.picture; } else picture.removeAttribute('src');
-  play(v.picture ? v.count || 1 : 0);
+  // A look that did not change is not sent again.
+  const seen = v.picture || (v.same && picture.hasAttribute('src'));
+  if (v.picture) { if (picture.src !== v.picture) picture.src = v.picture; } else if (!seen) picture.removeAttribute('src');
+  play(seen ? v.count || 1 : 0);
   if (v.aspect) frame.style.aspectRatio = v.aspect;
-  root.classList.toggle('has-picture', !!v.picture);
+  root.classList.toggle('has-picture', !!seen);
   write(title, v.title);
   write(detail, v.detail);
   write(step, v.step);

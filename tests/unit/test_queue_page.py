@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from pusa_app.studio import new_recipe
 from pusa_app.timeline import ImageSource, Keyframe, Recipe, new_sweep
 from pusa_app.ui import strings
 from pusa_app.ui.player import noise_value, stage_value
-from pusa_app.ui.queue import banner_value, line_value, live_value, place_words, queue_value, title_of
+from pusa_app.ui.queue import banner_value, line_value, live_value, place_words, queue_value, title_of, without_known
 from pusa_app.ui.visitors import owner_of
 
 NOW = 1_000_000.0
@@ -187,6 +188,22 @@ def test_a_keyframe_is_the_picture_of_its_job_and_marked_in_the_noise(tmp_path: 
     assert (value["noise"], value["kept"], value["of"]) == ([0.1, *[0.5] * 6], [0], [[0, 0.2]])
     path.unlink()
     assert queue_value(studio, "ann", NOW)["jobs"][0]["picture"], "it is made once"
+
+
+def test_a_picture_is_sent_once(tmp_path: Path) -> None:
+    path = tmp_path / "blue.png"
+    Image.new("RGB", (40, 30), (30, 30, 200)).save(path)
+    made = recipe(task="image-to-video", keyframes=[Keyframe(slot=0, source=ImageSource(path=str(path)))])
+    studio: Any = FakeStudio(job("one", made=made), job("two", made=made), job("words"))
+    value, known = without_known(queue_value(studio, "ann", NOW), ())
+    (name,) = known
+    assert [row["picture"] for row in value["jobs"]] == [name, name, None]
+    assert list(value["pictures"]) == [name] and value["pictures"][name].startswith("data:image/")
+    again, known = without_known(queue_value(studio, "ann", NOW), known)
+    assert again["pictures"] == {} and known == [name] and len(json.dumps(again)) < 1500
+    studio.all = studio.all[2:]
+    _, known = without_known(queue_value(studio, "ann", NOW), known)
+    assert known == [], "a picture that was let go is sent again when it is wanted again"
 
 
 def test_a_sweep_is_called_one_and_is_not_edited() -> None:
