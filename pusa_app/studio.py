@@ -535,9 +535,14 @@ class Studio:
 
     def _startable(self, owner: str, runner: InlineRunner, but: str = "") -> Job | None:
         """The first waiting job of the owner that nobody attends to, `but` aside."""
-        if self._store.paused(owner):
+        try:
+            paused, waiting = self._store.paused(owner), self._store.jobs(owner=owner, state="queued")
+        except StoreError:
+            if self._closing.is_set():  # by another thread
+                return None
+            raise
+        if paused:
             return None
-        waiting = self._store.jobs(owner=owner, state="queued")
         free = (job for job in waiting if not job.held and (job.id == but or not runner.attended(job.id)))
         return next(free, None)
 

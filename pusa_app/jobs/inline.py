@@ -85,8 +85,8 @@ class InlineRunner(BaseRunner):
             return
         try:
             while (job := self._turn(job_id)) is None:
-                waiting = self.store.get(job_id)
-                if waiting is None or waiting.state != "queued" or self.stopping:
+                waiting = self._look(job_id)
+                if waiting is None or waiting.state != "queued":
                     return
                 yield Progress("waiting")
             yield from self.course(job, self._attempt, lambda: None)

@@ -143,6 +143,15 @@ class BaseRunner:
         if end is not None:
             yield end
 
+    def _look(self, job_id: str) -> Job | None:
+        """The job as it is now; None too when the program has ended meanwhile."""
+        try:
+            return None if self.stopping else self.store.get(job_id)
+        except StoreError:
+            if self.stopping:
+                return None
+            raise
+
     def _heard(self, job: Job, attempt: Attempt) -> Generator[Event, None, Event | None]:
         making = attempt(job)
         with contextlib.closing(making):
@@ -182,7 +191,7 @@ class BaseRunner:
         """The events of a job that something else makes, until it has ended or the program stops."""
         seen = 0
         while True:
-            job = self.store.get(job_id)
+            job = self._look(job_id)
             for event in self.events(job_id, seen):
                 seen = event.sequence
                 yield event
