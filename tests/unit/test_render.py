@@ -246,6 +246,84 @@ class TestMochi:
         assert {t.dtype for t in (z, *v)} == {torch.float32}
         assert next(half.decode(z)).dtype == np.uint8
 
+    def test_the_smaller_memory_plan_gives_the_same_clip(self, tiny_mochi, tiny_spec, tiny, picture, monkeypatch):
+        """Latents to 1e-4, pixels to one level: only the order of additions differs."""
+        import pusa_app.backbones.mochi.backbone as module
+
+        lean = MochiBackbone.from_folder(tiny_mochi, tiny_spec, lean=True)
+        texts = [tiny.encode_text("a red ball"), tiny.encode_text("a blue square moves left")]
+        z, sigma = torch.randn(12, 4, 4, 4), torch.tensor([0.0, 0.3, 0.7, 1.0])
+        sizes, chunks = [], []
+        forward, decode = lean.transformer.forward, module.decode_chunks
+
+        def watch(x, *args, **kwargs):
+            sizes.append(len(x))
+            return forward(x, *args, **kwargs)
+
+        def pieces(*args):
+            for piece in decode(*args):
+                chunks.append(piece.shape[1])
+                yield piece
+
+        monkeypatch.setattr(lean.transformer, "forward", watch)
+        monkeypatch.setattr(module, "decode_chunks", pieces)
+        for a, b in zip(lean.velocity(z, sigma, texts), tiny.velocity(z, sigma, texts), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+        assert sizes == [1, 1], "one text at a time"
+        made = recipe(tiny_spec, Keyframe(slot=1, source=ImageSource(path=picture), noise=0.3), negative_prompt="blue")
+        frames = render(made, lean).frames
+        assert chunks == [1, 6, 6, 6], "one slot at a time"
+        assert np.abs(frames.astype(int) - render(made, tiny).frames).max() <= 1
+
+    def test_parts_of_a_model_take_turns_on_a_gpu(self):
+        from pusa_app.backbones.mochi.backbone import Turns
+
+        moves: list[tuple[str, str]] = []
+
+        class Part(torch.nn.Module):
+            def __init__(self, name):
+                super().__init__()
+                self.name, self.place = name, "cpu"
+
+            def to(self, device):
+                if self.name == "vae" and str(device) == "meta" and broken:
+                    raise RuntimeError("out of memory")
+                if self.place != str(device):
+                    moves.append((self.name, str(device)))
+                self.place = str(device)
+                return self
+
+        broken = False
+        text, transformer, vae = parts = [Part(name) for name in ("text", "transformer", "vae")]
+        turns = Turns(parts, torch.device("meta"))
+        for part in (text, transformer, transformer, vae):
+            turns.take(part)
+            assert [p.place for p in parts if p is not part] == ["cpu", "cpu"] and part.place == "meta"
+        assert moves == [
+            ("text", "meta"),
+            ("text", "cpu"),
+            ("transformer", "meta"),
+            ("transformer", "cpu"),
+            ("vae", "meta"),
+        ]
+        turns.take(text)
+        broken = True
+        with pytest.raises(RuntimeError):
+            turns.take(vae)
+        broken = False
+        turns.take(text)
+        assert text.place == "meta", "a move that failed leaves no wrong belief behind"
+
+    def test_memory_that_runs_out_while_loading_is_not_a_damaged_file(self, tiny_mochi, tiny_spec, monkeypatch):
+        import pusa_app.backbones.mochi.backbone as module
+
+        def short(*args, **kwargs):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 20000000000 bytes")
+
+        monkeypatch.setattr(module.T5EncoderModel, "from_pretrained", short)
+        with pytest.raises(RuntimeError, match="allocate"):
+            MochiBackbone.from_folder(tiny_mochi, tiny_spec)
+
     def test_loading_is_silent(self, tiny_mochi, tiny_spec, capfd):
         MochiBackbone.from_folder(tiny_mochi, tiny_spec)
         assert capfd.readouterr() == ("", "")

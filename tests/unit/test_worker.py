@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -167,3 +169,18 @@ def test_the_sidecar_is_json(made: Worker, tmp_path: Path) -> None:
     out = tmp_path / "results" / "ü b.mp4"
     run(made, recipe(tmp_path, prompt="blaue Kugel – 青"), out)
     assert json.loads(sidecar_of(out).read_text(encoding="utf-8"))["prompt"] == "blaue Kugel – 青"
+
+
+def test_the_gpu_is_chosen_before_torch_is_there(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pusa_app import worker\n"
+        "def mailbox(pipe): print(os.environ.get('CUDA_VISIBLE_DEVICES'), 'torch' in sys.modules); sys.exit()\n"
+        "worker.Mailbox = mailbox; worker.main(None, sys.argv[1], *sys.argv[2:])"
+    )
+
+    def told(*device: str) -> str:
+        command = [sys.executable, "-c", code, str(tmp_path / "log"), *device]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert told("3") == "3 False"
+    assert told("") == told()
