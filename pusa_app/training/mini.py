@@ -18,7 +18,7 @@ import torch
 from diffusers import AutoencoderKLMochi, FlowMatchEulerDiscreteScheduler
 
 from pusa_app.backbones.mochi import VectorizedMochiTransformer3DModel
-from pusa_app.backbones.mochi.preview import LatentPreview, fit_preview
+from pusa_app.backbones.preview import LatentPreview, fit_preview
 from pusa_app.models.card import BackboneSpec
 from pusa_app.timeline import TASKS, ScheduleSpec, TaskName, TaskNoise
 from pusa_app.training.captions import MAX_TOKENS
@@ -46,7 +46,7 @@ NOISE = TaskNoise(end=0.5, closing=0.3)
 SHARD_SIZE = "9MB"
 VAE_BUDGET = Budget(samples=9_000, learning_rate=7e-4, warmup=200, decay_from=0.3)
 TRANSFORMER_BUDGET = Budget(samples=240_000, learning_rate=1e-3, warmup=5_000, decay_from=0.4)
-REFINE_BUDGET = Budget(samples=160_000, learning_rate=6e-4, warmup=5_000, decay_from=0.15)
+REFINE_BUDGET = Budget(samples=120_000, learning_rate=6e-4, warmup=5_000, decay_from=0.15)
 MIXTURE = Mixture(draw_sigma=shifted(SHIFT))
 
 

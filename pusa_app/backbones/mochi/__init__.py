@@ -2,8 +2,8 @@
 
 from pusa_app.backbones.mochi.backbone import MochiBackbone
 from pusa_app.backbones.mochi.decoder import decode_chunks, enable_streaming
-from pusa_app.backbones.mochi.preview import LatentPreview, fit_preview
 from pusa_app.backbones.mochi.transformer import VectorizedMochiTransformer3DModel
+from pusa_app.backbones.preview import LatentPreview, fit_preview
 
 __all__ = [
     "LatentPreview",

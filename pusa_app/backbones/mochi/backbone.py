@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLMochi
-from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
-from transformers.utils import logging as transformers_logging
 
 from pusa_app.backbones.base import Text
 from pusa_app.backbones.mochi.decoder import decode_chunks, enable_streaming
-from pusa_app.backbones.mochi.preview import LatentPreview
 from pusa_app.backbones.mochi.transformer import VectorizedMochiTransformer3DModel
-from pusa_app.errors import ModelError, is_memory
+from pusa_app.backbones.parts import Turns, load_part, load_weights, silent_libraries
+from pusa_app.backbones.preview import LatentPreview
+from pusa_app.errors import ModelError
 from pusa_app.models.card import BackboneSpec, version_of
 
-T = TypeVar("T")
 PARTS = ("tokenizer", "text_encoder", "transformer", "vae")
 MODEL_TIME = 1000
 # Below this many visual tokens a step is mostly overhead, so texts share one padded batch; above it each text runs
@@ -91,7 +86,7 @@ class MochiBackbone:
         for part in PARTS:
             if not (folder / part).is_dir():
                 raise ModelError(f"The model in {folder} is incomplete: its folder {part} is missing.")
-        with _silent_libraries():
+        with silent_libraries():
             return cls._from_folder(folder, spec, device, dtype, lean)
 
     @classmethod
@@ -101,11 +96,11 @@ class MochiBackbone:
         version = version_of(folder)  # before the files are read: what changes meanwhile is another version
         # Without trust_remote_code=False a folder with code in it makes transformers ask whether to run it.
         options = {"local_files_only": True, "trust_remote_code": False}
-        tokenizer = _load(folder / "tokenizer", lambda path: AutoTokenizer.from_pretrained(path, **options))
-        text_encoder = _load_weights(T5EncoderModel, folder / "text_encoder", dtype)
-        transformer = _load_weights(VectorizedMochiTransformer3DModel, folder / "transformer", dtype)
-        vae = _load_weights(AutoencoderKLMochi, folder / "vae", dtype)
-        preview = _load(folder, lambda path: LatentPreview.from_folder(path, transformer.config.in_channels))
+        tokenizer = load_part(folder / "tokenizer", lambda path: AutoTokenizer.from_pretrained(path, **options))
+        text_encoder = load_weights(T5EncoderModel, folder / "text_encoder", dtype)
+        transformer = load_weights(VectorizedMochiTransformer3DModel, folder / "transformer", dtype)
+        vae = load_weights(AutoencoderKLMochi, folder / "vae", dtype)
+        preview = load_part(folder, lambda path: LatentPreview.from_folder(path, transformer.config.in_channels))
         _check_spec(spec, transformer, vae, folder)
         if not lean:
             text_encoder, transformer, vae = (part.to(device) for part in (text_encoder, transformer, vae))
@@ -181,27 +176,6 @@ class MochiBackbone:
             self._turns.take(module)
 
 
-class Turns:
-    """Modules that take turns on a device: one is there, the others wait in the memory of the machine."""
-
-    def __init__(self, modules: Sequence[torch.nn.Module], device: torch.device) -> None:
-        self._modules, self._device = modules, device
-        self._there: torch.nn.Module | None = None
-
-    def take(self, module: torch.nn.Module) -> None:
-        """Bring a module to the device, once the others have left it."""
-        if module is self._there:
-            return
-        self._there = None  # until the move has come to its end: memory may run out in the midst of it
-        for other in self._modules:
-            if other is not module:
-                other.to("cpu")
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()  # the next one needs large blocks, and the holes of the last one are none
-        module.to(self._device)
-        self._there = module
-
-
 def _pad(embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Texts (L_i, D) -> a batch (B, L, D) and its mask (B, L), or None when all have the same length."""
     length = max(len(e) for e in embeds)
@@ -210,49 +184,6 @@ def _pad(embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | N
         return batch, None
     positions = torch.arange(length, device=batch.device)
     return batch, torch.stack([positions < len(e) for e in embeds])
-
-
-@contextmanager
-def _silent_libraries() -> Iterator[None]:
-    """Loading tells nothing on the terminal: progress is events, and what went wrong is one exception."""
-    libraries = (diffusers_logging, transformers_logging)
-    noisy = [library for library in libraries if library.is_progress_bar_enabled()]
-    levels = [library.get_verbosity() for library in libraries]
-    for library in noisy:
-        library.disable_progress_bar()
-    for library in libraries:
-        library.set_verbosity(library.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for library in noisy:
-            library.enable_progress_bar()
-        for library, level in zip(libraries, levels, strict=True):
-            library.set_verbosity(level)
-
-
-def _load_weights(cls: Any, path: Path, dtype: torch.dtype) -> Any:
-    """from_pretrained, but a weight that the files lack is an error instead of a random number."""
-    options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True, "output_loading_info": True}
-    model, info = _load(path, lambda folder: cls.from_pretrained(folder, **options))
-    missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
-    if missing:
-        raise ModelError(
-            f"The model part {path} does not fit its config: {missing[0]} is missing or has another shape."
-        )
-    return model
-
-
-def _load(path: Path, load: Callable[[Path], T]) -> T:
-    """Call `load`; what it raises for a damaged file becomes a ModelError of one line."""
-    try:
-        return load(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        if is_memory(error):
-            raise
-        # bad JSON, no weights, a truncated file, tensors that do not fit: each library has its own exception for these
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
-        raise ModelError(f"The model part {path} cannot be loaded ({reason}): get its files again.") from error
 
 
 def _check_spec(
