@@ -1,7 +1,7 @@
-"""From genmo's own checkpoint of a Mochi transformer (Pusa V0.5 too) to a diffusers folder.
+"""From a native checkpoint to a diffusers folder: genmo's Mochi (Pusa V0.5 too) and Wan, by the shapes of the tensors.
 
-Only names and row order differ, so every target tensor is cut out of the source file when its turn comes: memory stays
-at one shard, whatever the size of the model.
+Only names and row order differ, so the bytes of every target tensor are copied from file to file: memory stays at a few
+megabytes, whatever the size of the model.
 """
 
 from __future__ import annotations
@@ -12,73 +12,49 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pusa_app.errors import ModelError
-
-if TYPE_CHECKING:
-    import torch
+from pusa_app.models.convert_wan import WAN
+from pusa_app.models.native import Cut, Family, Files, Shapes, Stored, hints_for, layers_of, linear, one_line, stored_in
 
 SHARD_BYTES = 2 * 1024**3
 MAX_SEQUENCE_LENGTH = 256  # of the published models; no tensor depends on it
 WEIGHTS_NAME = "diffusion_pytorch_model"
-PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl"}
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Which rows of a native tensor make a target: part `part` of `parts`, or all with the two halves swapped."""
-
-    source: str
-    part: int = 0
-    parts: int = 1
-    swapped: bool = False
-
-    def read(self, file: Any) -> torch.Tensor:
-        import torch
-
-        rows = file.get_slice(self.source)
-        if not self.swapped and self.parts == 1:
-            return file.get_tensor(self.source)
-        count = rows.get_shape()[0]
-        if self.swapped:
-            return torch.cat((rows[count // 2 :], rows[: count // 2]))
-        size = count // self.parts
-        return rows[self.part * size : (self.part + 1) * size].contiguous()
 
 
 def convert_native(src: Path, out_dir: Path) -> Path:
-    """Convert `src`, a safetensors file with genmo's keys, to the diffusers transformer folder `out_dir`.
+    """Convert `src`, a safetensors file or a folder of its pieces with native keys, to the diffusers folder `out_dir`.
 
     `out_dir` appears only when it is complete. Raises ModelError with one line for a missing, truncated or foreign
     file, for a pickle, and when `out_dir` already holds something or cannot be written.
     """
-    from safetensors import SafetensorError, safe_open
-
     src, out_dir = Path(src), Path(out_dir)
-    _check_paths(src, out_dir)
+    native = stored_in(src)
+    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise ModelError(f"{out_dir} already exists: choose a new folder for the converted model.")
+    shapes = {name: stored.shape for name, stored in native.items()}
+    family = family_of(shapes, src.name)
+    config = family.infer(shapes, hints_for(src), src.name)
+    cuts = family.mapping(config)
+    _check_names(shapes, cuts, family, src.name)
+    _check_shapes(config, shapes, cuts, family, src.name)
     try:
-        file = safe_open(src, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{src.name} is not a complete safetensors file ({_line(error)}): download it again."
-        ) from None
-    with file:
-        names = file.keys()
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-        config = infer_config(shapes, src.name)
-        cuts = _mapping(config["num_layers"])
-        _check_names(shapes, cuts, src.name)
-        _check_shapes(config, shapes, cuts, src.name)
-        try:
-            return _write(file, config, cuts, out_dir)
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"The converted model cannot be written to {out_dir}: {_line(error)}.") from None
+        return _write(native, config, cuts, family, out_dir)
+    except OSError as error:
+        raise ModelError(f"The converted model cannot be written to {out_dir}: {one_line(error)}.") from None
 
 
-def infer_config(shapes: dict[str, tuple[int, ...]], name: str) -> dict[str, Any]:
+def family_of(shapes: Shapes, name: str) -> Family:
+    """The family whose checkpoint has these tensors; ModelError when it is none."""
+    for family in FAMILIES:
+        if family.mark in shapes:
+            return family
+    raise ModelError(f"{name} is not {MOCHI.what} ({MOCHI.mark} is missing), nor {WAN.what} ({WAN.mark} is missing).")
+
+
+def infer_config(shapes: Shapes, hints: dict[str, Any], name: str) -> dict[str, Any]:
     """The diffusers config that fits these tensor shapes; ModelError when key tensors are missing or odd."""
     try:
         width, in_channels, patch, _ = shapes["x_embedder.proj.weight"]
@@ -86,7 +62,7 @@ def infer_config(shapes: dict[str, tuple[int, ...]], name: str) -> dict[str, Any
         pooled, text_dim = shapes["t5_yproj.weight"]
         _, time_dim = shapes["t_embedder.mlp.0.weight"]
         out_features, _ = shapes["final_layer.linear.weight"]
-        layers = 1 + max(int(m[1]) for m in (re.match(r"blocks\.(\d{1,4})\.", key) for key in shapes) if m)
+        layers = layers_of(shapes)
         heads, out_channels = width // head_dim, out_features // patch**2
     except (KeyError, ValueError, ZeroDivisionError) as error:
         what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else "its tensors have other shapes"
@@ -107,12 +83,8 @@ def infer_config(shapes: dict[str, tuple[int, ...]], name: str) -> dict[str, Any
     }
 
 
-def _mapping(layers: int) -> dict[str, Cut]:
+def mapping(config: dict[str, Any]) -> dict[str, Cut]:
     """diffusers name -> where it is in the native file."""
-
-    def linear(target: str, source: str, **cut: Any) -> Iterator[tuple[str, Cut]]:
-        for kind in ("weight", "bias"):
-            yield f"{target}.{kind}", Cut(f"{source}.{kind}", **cut)
 
     def block(i: int, last: bool) -> Iterator[tuple[str, Cut]]:
         to, of = f"transformer_blocks.{i}", f"blocks.{i}"
@@ -134,6 +106,7 @@ def _mapping(layers: int) -> dict[str, Cut]:
             yield f"{to}.ff_context.net.0.proj.weight", Cut(f"{of}.mlp_y.w1.weight", swapped=True)
             yield f"{to}.ff_context.net.2.weight", Cut(f"{of}.mlp_y.w2.weight")
 
+    layers = config["num_layers"]
     cuts = dict(linear("patch_embed.proj", "x_embedder.proj"))
     cuts.update(linear("time_embed.timestep_embedder.linear_1", "t_embedder.mlp.0"))
     cuts.update(linear("time_embed.timestep_embedder.linear_2", "t_embedder.mlp.2"))
@@ -149,18 +122,17 @@ def _mapping(layers: int) -> dict[str, Cut]:
     return cuts
 
 
-def _check_paths(src: Path, out_dir: Path) -> None:
-    if src.suffix.lower() in PICKLES:
-        raise ModelError(
-            f"{src.name} is a pickle, which can run code when it is opened: get the model as a .safetensors file."
-        )
-    if not src.is_file():
-        raise ModelError(f"There is no file {src}.")
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise ModelError(f"{out_dir} already exists: choose a new folder for the converted model.")
+MOCHI = Family(
+    what="a Mochi transformer in genmo's format",
+    class_name="MochiTransformer3DModel",
+    mark="x_embedder.proj.weight",
+    infer=infer_config,
+    mapping=mapping,
+)
+FAMILIES = (MOCHI, WAN)
 
 
-def _check_names(shapes: dict[str, tuple[int, ...]], cuts: dict[str, Cut], name: str) -> None:
+def _check_names(shapes: Shapes, cuts: dict[str, Cut], family: Family, name: str) -> None:
     wanted = {cut.source for cut in cuts.values()}
     complaints = []
     if missing := sorted(wanted - shapes.keys()):
@@ -168,19 +140,21 @@ def _check_names(shapes: dict[str, tuple[int, ...]], cuts: dict[str, Cut], name:
     if unknown := sorted(shapes.keys() - wanted):
         complaints.append(f"unknown {_some(unknown)}")
     if complaints:
-        raise ModelError(f"{name} is not a Mochi transformer in genmo's format: {'; '.join(complaints)}.")
+        raise ModelError(f"{name} is not {family.what}: {'; '.join(complaints)}.")
 
 
-def _check_shapes(config: dict[str, Any], shapes: dict[str, tuple[int, ...]], cuts: dict[str, Cut], name: str) -> None:
+def _check_shapes(config: dict[str, Any], shapes: Shapes, cuts: dict[str, Cut], family: Family, name: str) -> None:
     """Compare with the shapes of the model that the config makes, built without memory."""
+    import diffusers
     import torch
-    from diffusers import MochiTransformer3DModel
 
     try:
         with torch.device("meta"):
-            model = MochiTransformer3DModel.from_config(config)
+            model = getattr(diffusers, family.class_name).from_config(config)
     except (RuntimeError, ValueError, ZeroDivisionError) as error:
-        raise ModelError(f"{name} has shapes that make no Mochi transformer ({_line(error)}).") from None
+        raise ModelError(
+            f"{name} has shapes that make no model: it is not {family.what} ({one_line(error)})."
+        ) from None
     wrong = []
     for target, tensor in model.state_dict().items():
         cut = cuts[target]
@@ -191,7 +165,9 @@ def _check_shapes(config: dict[str, Any], shapes: dict[str, tuple[int, ...]], cu
         raise ModelError(f"{name} has tensors of the wrong shape: {_some(sorted(set(wrong)))}.")
 
 
-def _write(file: Any, config: dict[str, Any], cuts: dict[str, Cut], out_dir: Path) -> Path:
+def _write(
+    native: dict[str, Stored], config: dict[str, Any], cuts: dict[str, Cut], family: Family, out_dir: Path
+) -> Path:
     """Write beside `out_dir`, then rename: a reader never sees half a model."""
     from diffusers import __version__
 
@@ -199,9 +175,9 @@ def _write(file: Any, config: dict[str, Any], cuts: dict[str, Cut], out_dir: Pat
     work = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}-", dir=out_dir.parent))
     try:
         work.chmod(0o755)
-        header = {"_class_name": "MochiTransformer3DModel", "_diffusers_version": __version__}
+        header = {"_class_name": family.class_name, "_diffusers_version": __version__}
         _write_json(work / "config.json", header | config)
-        _write_shards(file, cuts, work)
+        _write_shards(native, cuts, work)
         for path in [*work.iterdir(), work]:
             _flush(path)
         os.replace(work, out_dir)
@@ -211,31 +187,49 @@ def _write(file: Any, config: dict[str, Any], cuts: dict[str, Cut], out_dir: Pat
     return out_dir
 
 
-def _write_shards(file: Any, cuts: dict[str, Cut], work: Path) -> None:
-    from safetensors.torch import save_file
-
-    shards, total = _plan(file, cuts)
+def _write_shards(native: dict[str, Stored], cuts: dict[str, Cut], work: Path) -> None:
+    shards, total = _plan(native, cuts)
     weight_map = {}
     for number, names in enumerate(shards, 1):
         tail = f"-{number:05}-of-{len(shards):05}" if len(shards) > 1 else ""
         path = work / f"{WEIGHTS_NAME}{tail}.safetensors"
-        save_file({name: cuts[name].read(file) for name in names}, path, metadata={"format": "pt"})
+        _write_file(native, {name: cuts[name] for name in names}, path)
         weight_map.update(dict.fromkeys(names, path.name))
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         _write_json(work / f"{WEIGHTS_NAME}.safetensors.index.json", index)
 
 
-def _plan(file: Any, cuts: dict[str, Cut]) -> tuple[list[list[str]], int]:
-    """Names per shard and the bytes of all tensors, from the header alone."""
+def _write_file(native: dict[str, Stored], cuts: dict[str, Cut], path: Path) -> None:
+    """A safetensors file: eight bytes of length, a JSON header, the bytes of the tensors without gaps."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    # Wide numbers first, as safetensors does, so that every tensor begins at a multiple of its number's size.
+    order = sorted(cuts, key=lambda name: -_bytes_of(native[cuts[name].source].dtype))
+    at = 0
+    for name in order:
+        stored = native[cuts[name].source]
+        end = at + stored.size // cuts[name].parts
+        header[name] = {"dtype": stored.dtype, "shape": cuts[name].shape(stored), "data_offsets": (at, end)}
+        at = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    files = Files()
+    try:
+        with path.open("wb") as out:
+            out.write(len(text).to_bytes(8, "little") + text)
+            for name in order:
+                for piece in cuts[name].pieces(native[cuts[name].source], files):
+                    out.write(piece)
+    finally:
+        files.close()
+
+
+def _plan(native: dict[str, Stored], cuts: dict[str, Cut]) -> tuple[list[list[str]], int]:
+    """Names per shard and the bytes of all tensors."""
     shards: list[list[str]] = [[]]
     filled = total = 0
     for name, cut in cuts.items():
-        rows = file.get_slice(cut.source)
-        count = 1
-        for side in rows.get_shape():
-            count *= side
-        size = count // cut.parts * _bytes_of(rows.get_dtype())
+        size = native[cut.source].size // cut.parts
         if filled and filled + size > SHARD_BYTES:
             shards.append([])
             filled = 0
@@ -268,8 +262,3 @@ def _flush(path: Path) -> None:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _line(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).splitlines()[0][:200]
