@@ -76,14 +76,15 @@ class Studio:
             self._log = EventLog()
             self._submitting = threading.Lock()
             self._started: dict[str, float] = {}
+            self._attending: dict[str, object] = {}  # whose jobs are made inline, and by whom
             self._recover()
         except BaseException:
             self._lock.release()
             raise
         self._runner = self._new_runner(making)
+        self._closing = threading.Event()
         if idle:
             self._runner.stop()
-        self._closing = threading.Event()
         threading.Thread(target=self._housekeeping, name="housekeeping", daemon=True).start()
 
     def _new_runner(self, making: zerogpu.Making | None) -> Runner:
@@ -522,36 +523,50 @@ class Studio:
     def attend(self, owner: str) -> Iterator[tuple[str, Event]]:
         """Make the owner's waiting jobs that may start, one after the other: (job id, event), about once a second.
 
-        Only where jobs are made inline; whoever iterates is whose GPU time is used.
+        Only where jobs are made inline; whoever iterates is whose GPU time is used. Whoever comes second, such as
+        another tab of his, waits and takes over when the first one leaves.
         """
-        runner = self._runner
-        while isinstance(runner, InlineRunner) and (job := self._startable(owner, runner)) is not None:
-            with contextlib.closing(runner.run(job.id)) as events:  # type: ignore[type-var]
-                for event in events:
-                    yield job.id, event
-                    # Paused, held or overtaken while it waited: look again which one comes next.
-                    if event == Progress("waiting") and self._startable(owner, runner, job.id) != job:
-                        break
+        me = object()
+        try:
+            while self.inline and not self._closing.is_set() and (job := self._startable(owner)) is not None:
+                if self._attending.setdefault(owner, me) is not me:
+                    self._closing.wait(1.0)
+                    yield job.id, Progress("waiting")
+                    continue
+                told = False
+                with contextlib.closing(self.run(job.id)) as events:  # type: ignore[type-var]
+                    for event in events:
+                        told = True
+                        yield job.id, event
+                        # Paused, held or overtaken while it waited: look again which one comes next.
+                        if event == Progress("waiting") and self._startable(owner) != job:
+                            break
+                if not told and self._startable(owner) == job:  # nothing is started any more
+                    return
+        finally:
+            if self._attending.get(owner) is me:
+                del self._attending[owner]
 
-    def _startable(self, owner: str, runner: InlineRunner, but: str = "") -> Job | None:
-        """The first waiting job of the owner that nobody attends to, `but` aside."""
+    def _startable(self, owner: str) -> Job | None:
+        """The first waiting job of the owner that may start."""
         try:
             paused, waiting = self._store.paused(owner), self._store.jobs(owner=owner, state="queued")
         except StoreError:
             if self._closing.is_set():  # by another thread
                 return None
             raise
-        if paused:
-            return None
-        free = (job for job in waiting if not job.held and (job.id == but or not runner.attended(job.id)))
-        return next(free, None)
+        return None if paused else next((job for job in waiting if not job.held), None)
 
     def _options(self, job: Job) -> dict[str, Any]:
         options = {"state": str(self._results.state(job)), "embed": job.embed, "lean": job.lean}
         if not self.inline:
             return options
+        from pusa_app.checkpoint import resumable_step, steps_of
+
+        work = self._work(job)
+        share = 1 - resumable_step(self._results.state(job), work) / max(1, steps_of(work))
         seconds = zerogpu.seconds_needed(
-            self._recipes(job), card_of(job.model), lambda recipe: self._store.pace(_kind(recipe))
+            self._recipes(job), card_of(job.model), lambda recipe: self._store.pace(_kind(recipe)), share
         )
         return options | {"cancel": str(self._results.folder(job) / f"{job.id}.cancel"), "seconds": seconds}
 

@@ -46,15 +46,20 @@ def available() -> bool:
     return on and importlib.util.find_spec("spaces") is not None
 
 
-def seconds_needed(recipes: Iterable[Recipe], card: ModelCard, pace: Callable[[Recipe], float | None]) -> float:
-    """For how many seconds to borrow the GPU: by the measured seconds of a step, pace(recipe), else by a guess."""
-    total = BEGIN_SECONDS
+def seconds_needed(
+    recipes: Iterable[Recipe], card: ModelCard, pace: Callable[[Recipe], float | None], share: float = 1.0
+) -> float:
+    """For how many seconds to borrow the GPU: by the measured seconds of a step, pace(recipe), else by a guess.
+
+    share: of the steps, what a checkpoint leaves to be made.
+    """
+    total = 0.0
     for recipe in recipes:
         steps = recipe.steps * max(1, len(plan_of(recipe).parts))
         measured = pace(recipe)
         total += steps * (_guess(recipe, card) if measured is None else MARGIN * measured)
     most = float(os.environ.get("PUSA_ZEROGPU_SECONDS") or MAX_SECONDS)
-    return min(total, most)
+    return min(BEGIN_SECONDS + share * total, most)
 
 
 def _guess(recipe: Recipe, card: ModelCard) -> float:

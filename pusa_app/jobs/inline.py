@@ -70,11 +70,6 @@ class InlineRunner(BaseRunner):
         for job in running:
             self._move(job, "interrupted", CLOSED)
 
-    def attended(self, job_id: str) -> bool:
-        """Whether somebody iterates the job already."""
-        with self.wake:
-            return job_id in self._attended
-
     def run(self, job_id: str) -> Iterator[Event]:
         """Wait for the job's turn, make it, and yield its events; whoever comes second only follows."""
         with self.wake:

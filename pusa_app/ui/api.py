@@ -74,7 +74,11 @@ def add(studio: Studio) -> None:
                 options=chosen,
                 color_match=color_match,
             )
-            return studio.submit(recipe, OWNER).id
+            job = studio.submit(recipe, OWNER)
+            if studio.inline:  # nobody else makes it
+                for _ in studio.run(job.id):
+                    pass
+            return job.id
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None
 

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,8 @@ class _Create:
         self.cell = gr.State(WHOLE)
         self.shown = gr.State(("", False))  # the job that is seen, and whether it is seen as ended
         self.sent = gr.State({})  # what the page was told last, so that it is told again only when there is news
+        # Of its own, since an answer of the clock that comes late brings an older `sent` with it.
+        self.added = gr.State([])  # ids of what was queued last
         self.editing = gr.State("")  # the waiting job that the form holds
         self.live = Drawn({}, script=HERE / "live.js", elem_id="live", words=strings.LIVE)
         self.banner = make_banner("resume-create")
@@ -151,29 +153,27 @@ class _Create:
         run: dict[str, Any] = {
             "fn": self._generate,
             "inputs": [*asked, *form.inputs],
-            "outputs": [form.seed, form.look, *form.said[1:], *self.view, *self.news, *self.edit_view],
+            "outputs": [form.seed, form.look, *form.said[1:], *self.view, *self.news, self.added, *self.edit_view],
             "validator": lambda *values: _passed(asked) + verdicts(values[len(asked) :]),
             **QUIET,
         }
-        form.generate.click(**run)
-        form.prompt.submit(**run)
-        form.sweep.run.click(
-            **run
-            | {
-                "fn": self._sweep,
-                "inputs": [*run["inputs"], *form.sweep.inputs],
-                "validator": lambda *values: (
-                    _passed(asked) + verdicts(values[len(asked) : len(asked) + len(NAMES)]) + _passed(form.sweep.inputs)
-                ),
-            }
-        )
+        self._starts(form.generate.click(**run))
+        self._starts(form.prompt.submit(**run))
+        sweep = {
+            "fn": self._sweep,
+            "inputs": [*run["inputs"], *form.sweep.inputs],
+            "validator": lambda *values: (
+                _passed(asked) + verdicts(values[len(asked) : len(asked) + len(NAMES)]) + _passed(form.sweep.inputs)
+            ),
+        }
+        self._starts(form.sweep.run.click(**run | sweep))
         self.cells.select(self._choose_cell, [self.owner, self.job], self.view, **QUIET)
         self._wire_gallery(run)
         editor = form.timeline
         taken = {"inputs": [self.owner, self.job, self.cell, *form.inputs], "outputs": editor, **QUIET}
         editor.take(self._take_frame, **taken)
         editor.library_pick(self._take_clip, **taken)
-        known = [self.owner, self.job, self.shown, self.sent]
+        known = [self.owner, self.job, self.shown, self.sent, self.added]
         self.live.tick(self._poll, known, [*self.view, *self.news], **POLLING)
         self.cancel.click(self._cancel, [self.owner, self.job], [*self.view, *self.news], **QUIET)
         self._wire_queue(pages, queue)
@@ -182,28 +182,35 @@ class _Create:
         self.reuse.click(self._reuse, [self.owner, self.job, self.cell], everything, **QUIET)
         for task, button in self.go_on.items():
             button.click(self._going_on(task), [self.owner, self.job, self.cell, form.model], everything, **QUIET)
-        page.load(self._arrive, self.owner, [self.owner, form.gallery, *self.view, *self.news], **QUIET)
+        come = page.load(self._arrive, self.owner, [self.owner, form.gallery, *self.view, *self.news], **QUIET)
+        self._starts(come)
         page.unload(self._leave)
 
     def _wire_queue(self, pages: gr.Tabs, queue: Queue) -> None:
         mine, changed = [self.owner, self.job], [*self.view, *self.news]
-        queue.list.act(self._act, mine, changed, **QUIET)
-        for banner in (queue.banner, self.banner):
-            banner.act(self._act, mine, changed, **QUIET)
+        for buttons in (queue.list, queue.banner, self.banner):
+            self._starts(buttons.act(self._act, mine, changed, **QUIET))
         queue.list.reorder(self._reorder, self.owner, self.news, **QUIET)
         queue.list.show(self._watch, self.owner, [*self.view, pages], **QUIET)
         filled = [*self.form.everything, *self.edit_view, pages, *self.news]
         queue.list.edit(self._edit, [self.owner, self.editing], filled, **QUIET)
-        self.stop_editing.click(self._stop_editing, [self.owner, self.editing], [*self.edit_view, *self.news], **QUIET)
+        stop = [self.owner, self.editing]
+        self._starts(self.stop_editing.click(self._stop_editing, stop, [*self.edit_view, *self.news], **QUIET))
         self.line.show(lambda: gr.update(selected="queue"), None, pages, **QUIET)
 
     def _wire_gallery(self, run: dict[str, Any]) -> None:
         form = self.form
         everything = form.everything
-        form.gallery.select(self._try_preset, [self.owner, form.model], everything, **QUIET).success(**run)
+        example = form.gallery.select(self._try_preset, [self.owner, form.model], everything, **QUIET)
+        self._starts(example.success(**run))
         form.gallery.apply(self._use_preset, [self.owner, *form.inputs], everything, **QUIET)
         form.gallery.delete(self._delete_preset, self.owner, form.gallery, **QUIET)
         form.gallery.submit(self._save_preset, [self.owner, *form.inputs], form.gallery, **QUIET)
+
+    def _starts(self, event: Any) -> None:
+        """Where jobs are made by whoever attends to them: do so after an event that may let one start."""
+        if self._studio.inline:
+            event.then(self._attend, self.owner, None, **QUIET, trigger_mode="multiple", concurrency_limit=None)
 
     # --- events ------------------------------------------------------------------------------------------------------
 
@@ -262,20 +269,21 @@ class _Create:
         with told_to_user():
             if refused := self.form.refuse(choices):
                 look, editor, *notes = refused
-                rest = (gr.skip() for _ in [*self.news, *self.edit_view])
+                rest = (gr.skip() for _ in [*self.news, self.added, *self.edit_view])
                 return [gr.skip(), look, *notes, *(gr.skip() for _ in self.view[:-1]), editor, *rest]
             jobs = submit(choices)
         notes = [gr.skip()] * (len(self.form.said) - 1)
         # Whoever watches a run goes on watching it; what he asked for besides is told beside the button.
         seen = self._studio.job(job_id, owner)
         shown = seen if seen is not None and seen.state == "running" else jobs[0]
-        news = self._news(owner, added=[] if shown is jobs[0] and len(jobs) == 1 else jobs)
+        added = [] if shown is jobs[0] and len(jobs) == 1 else [job.id for job in jobs]
         return [
             choices.seed,
             {},
             *notes,
             *self._show(shown, owner),
-            *news,
+            *self._news(owner, added=added),
+            added,
             *(edit_view or [gr.skip() for _ in self.edit_view]),
         ]
 
@@ -308,25 +316,33 @@ class _Create:
         return self._show(job, self._owner(mark, request), cell)
 
     def _poll(
-        self, mark: str, job_id: str, shown: tuple[str, bool], sent: dict[str, Any], request: gr.Request
+        self,
+        mark: str,
+        job_id: str,
+        shown: tuple[str, bool],
+        sent: dict[str, Any],
+        added: list[str],
+        request: gr.Request,
     ) -> list[Any]:
         """What changed since the page was told last, and nothing else."""
         owner = self._owner(mark, request)
         try:
-            return self._changes(job_id, shown, sent, owner)
+            return self._changes(job_id, shown, sent, added, owner)
         except UserError:
             # The disk may refuse for a moment. Whoever presses something is told; the clock asks again.
             return [gr.skip() for _ in [*self.view, *self.news]]
 
-    def _changes(self, job_id: str, shown: tuple[str, bool], sent: dict[str, Any], owner: str) -> list[Any]:
+    def _changes(
+        self, job_id: str, shown: tuple[str, bool], sent: dict[str, Any], added: list[str], owner: str
+    ) -> list[Any]:
         job = self._studio.job(job_id, owner)
         if job is None:
             # Nothing is seen here yet: then what another page, or the command line, asked for is.
             job = next((one for one in self._studio.queue(owner) if one.state == "running"), None)
         if job is not None and tuple(shown) != (job.id, job.ended):
-            return [*self._show(job, owner), *self._news(owner, sent)]
+            return [*self._show(job, owner), *self._news(owner, sent, added)]
         updates = {part: gr.skip() for part in self.view}
-        news = self._news(owner, sent)
+        news = self._news(owner, sent, added)
         told = news[-1]
         going = {} if job is None or job.ended else stage_value(self._studio, job)
         if going and told.get("stage") != (mark_of := _mark(going)):
@@ -445,6 +461,12 @@ class _Create:
             self._studio.hold(editing, owner, False)
         return [*_not_editing(), *self._news(owner)]
 
+    def _attend(self, mark: str, request: gr.Request) -> Iterator[None]:
+        """Make the visitor's jobs, for as long as he stays; the clock shows him how it goes."""
+        with told_to_user(), contextlib.closing(self._studio.attend(self._owner(mark, request))) as events:  # type: ignore[type-var]
+            for _ in events:
+                yield None  # where an event whose page was closed ends
+
     def _leave(self, request: gr.Request) -> None:
         """A page was closed: what it had in its form to edit may be made as it is."""
         job_id, owner = self._held.pop(str(request.session_hash), ("", ""))
@@ -534,13 +556,11 @@ class _Create:
         live = {name: runs[name] for name in ("noise", "of") if name in runs}
         return [gr.update(visible=bool(history)), history, gr.update(library=clips, live=live)]
 
-    def _news(self, owner: str, sent: dict[str, Any] | None = None, added: Sequence[Job] = ()) -> list[Any]:
-        """Updates for `news`: what differs from what was `sent`, or all. `added`: what was just queued."""
+    def _news(self, owner: str, sent: dict[str, Any] | None = None, added: Sequence[str] = ()) -> list[Any]:
+        """Updates for `news`: what differs from what was `sent`, or all. `added`: ids of what was queued last."""
         studio, told = self._studio, dict(sent or {})
-        if added:
-            told["added"] = [job.id for job in added]
-        first = studio.job(told["added"][0], owner) if told.get("added") else None
-        count = len(told["added"]) if first is not None and first.state == "queued" else 0
+        first = studio.job(added[0], owner) if added else None
+        count = len(added) if first is not None and first.state == "queued" else 0
         banner = banner_value(studio, owner)
         listed, told["pictures"] = without_known(queue_value(studio, owner), told.get("pictures", ()))
         values = {

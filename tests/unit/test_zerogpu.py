@@ -183,6 +183,20 @@ def test_attending_ends_with_a_pause_and_goes_on_after_it(studio: Studio) -> Non
     assert [now(studio, job).state for job in jobs] == ["done", "done"]
 
 
+def test_another_tab_waits_and_takes_over(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.05")
+    first, second = studio.submit(recipe(steps=200), "me"), studio.submit(recipe(steps=3), "me")
+    one = Visitor(studio)
+    one.step(first, 1)
+    other = Visitor(studio)
+    wait_for(lambda: other.told)
+    assert now(studio, second).state == "queued", "one visitor gets one GPU"
+    one.left = True
+    one.end()
+    other.end()
+    assert now(studio, first).state == "interrupted" and now(studio, second).state == "done"
+
+
 def test_cancel_reaches_a_fork(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.05")
     job = studio.submit(recipe(steps=200), "me")
@@ -321,6 +335,8 @@ def test_the_time_follows_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> 
     asked = seconds_needed([recipe(steps=10)], card, lambda _: 2.0)
     assert asked == pytest.approx(zerogpu.BEGIN_SECONDS + zerogpu.MARGIN * 20)
     assert seconds_needed([recipe(steps=10)] * 2, card, lambda _: 2.0) > asked
+    rest = seconds_needed([recipe(steps=10)], card, lambda _: 2.0, share=0.25)
+    assert rest == pytest.approx(zerogpu.BEGIN_SECONDS + zerogpu.MARGIN * 5), "the rest of a run that goes on"
     assert seconds_needed([recipe(steps=200)], card, lambda _: 60.0) == zerogpu.MAX_SECONDS
     monkeypatch.setenv("PUSA_ZEROGPU_SECONDS", "120")
     assert seconds_needed([recipe(steps=200)], card, lambda _: 60.0) == 120
