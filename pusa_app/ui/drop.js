@@ -5,7 +5,7 @@ const words = document.createElement('span');
 root.append(words);
 root.setAttribute('role', 'status');
 const OWN = '#uploads, #timeline-editor, .upload-container, [data-testid="upload"], .modal-container, input, textarea';
-let leaving = 0, busy = false;
+let leaving = 0, waiting = 0, busy = false;
 
 const isFile = event => [...(event.dataTransfer?.types ?? [])].includes('Files') && !event.target.closest?.(OWN);
 function write(text) { words.textContent = text; root.classList.toggle('drop-on', !!text); }
@@ -24,17 +24,17 @@ document.addEventListener('drop', async event => {
   if (!root.isConnected || !isFile(event) || event.defaultPrevented) { if (!busy) write(''); return; }
   event.preventDefault();
   const file = event.dataTransfer.files[0];
-  if (!file || busy) return;
+  if (!file) return;
   busy = true;
   write(WORDS.reading.replace('{name}', name(file)));
   try {
     const { path } = await upload(file);
     trigger('submit', { path });
-    setTimeout(done, 8000);  // a mistake is told as a toast and says nothing here
+    waiting = setTimeout(done, 30_000);  // for an answer that never comes
   } catch {
     write(WORDS.failed.replace('{name}', name(file)));
     setTimeout(done, 5000);
   }
 });
-function done() { busy = false; write(''); }
+function done() { clearTimeout(waiting); busy = false; write(''); }
 watch('told', done);

@@ -15,7 +15,7 @@ from pusa_app.studio import Studio, cards, check_recipe
 from pusa_app.timeline import Recipe, Sweep, is_sweep
 from pusa_app.ui import strings
 
-MAX_SIDECAR = 4_000_000  # bytes
+MAX_SIDECAR = 4_000_000  # characters; what is longer is refused as no recipe
 # As a recipe names a source: as seen from the folder of results, or from that of a sweep's cells.
 SOURCE = re.compile(r"(?:\.\./)+runs/([0-9a-f]{8,64})/([A-Za-z0-9][A-Za-z0-9._-]{0,100})")
 
@@ -69,9 +69,11 @@ def _work_in(path: Path) -> Recipe | Sweep:
     from pusa_app.media import check_clip, read_recipe_text
 
     if path.suffix.lower() == ".json":
-        if path.stat().st_size > MAX_SIDECAR:
-            raise RecipeError(strings.DROP_NO_RECIPE.format(name=_name(path)))
-        return _parsed(path.read_text("utf-8-sig", errors="replace"))
+        try:
+            with path.open(encoding="utf-8-sig", errors="replace") as file:
+                return _parsed(file.read(MAX_SIDECAR + 1))
+        except OSError:
+            raise RecipeError(strings.DROP_NO_RECIPE.format(name=_name(path))) from None
     try:
         check_clip(path)
     except MediaError:

@@ -41,7 +41,7 @@ function when(seconds) {
 
 const ALL = { text: '', task: '', model: '', favourite: false, deleted: false, newest: true };
 let query = { ...ALL }, limit = WORDS.page, asked = 0, typing = 0, coming = 0;
-let items = [], shownOnce = false;
+let items = [], shownOnce = false, late = 0;
 const hidden = new Set();  // deleted or restored here, while Python is at it
 
 const seen = () => root.isConnected && root.checkVisibility();
@@ -50,7 +50,15 @@ function send(name, data = {}, count = true) {
   asked += 1;
   trigger(name, { ...data, query: { ...query, limit, asked, count } });
 }
-const ask = (count = true) => { clearTimeout(typing); clearTimeout(coming); send('search', {}, count); };
+/** Ask for the list; while an answer is awaited, once more when it has come. */
+let flying = 0, again = false;
+function ask(count = true) {
+  clearTimeout(typing);
+  clearTimeout(coming);
+  if (Date.now() - flying < 15_000) { again = true; return; }
+  flying = Date.now();
+  send('search', {}, count);
+}
 function askSoon() { clearTimeout(typing); typing = setTimeout(() => ask(false), 180); }
 function filter(changes) {
   query = { ...query, ...changes };
@@ -339,8 +347,11 @@ snack.addEventListener('focusin', () => clearTimeout(fading));
 
 function taken() {
   const value = props.value || {};
-  // A late answer is of another question; the newest is still to come.
-  if (!value.items || value.asked < asked) return;
+  if (!value.items) return;
+  flying = 0;
+  if (again) { again = false; ask(); }
+  // A late answer is of another question; and what was asked before something was changed may not know of it.
+  if (value.asked < asked) { clearTimeout(late); late = setTimeout(ask, 400); return; }
   hidden.clear();
   items = value.items;
   shownOnce = true;
@@ -355,7 +366,7 @@ watch('value', taken);
 watch('told', () => { if (props.told?.text) { tell(props.told.text); stopSaving(); } });
 
 // The page is loaded anew whenever it comes into view: videos may have been made, here or elsewhere.
-new IntersectionObserver(([entry]) => { if (entry.isIntersecting) ask(); }).observe(tools);
+new IntersectionObserver(([entry]) => { if (entry.isIntersecting) ask(); }).observe(root);
 document.addEventListener('visibilitychange', () => { if (!document.hidden && seen()) ask(); });
 more.hidden = none.hidden = chosen.hidden = true;
 drawTools();

@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from pusa_app.errors import UserError
+from pusa_app.errors import RecipeError, UserError
 from pusa_app.jobs import Job
 from pusa_app.studio import Studio, card_of, cards
 from pusa_app.timeline import TASKS
@@ -32,7 +32,7 @@ from pusa_app.ui.library_items import (
     recipe_text,
 )
 from pusa_app.ui.placing import continued, placed, with_frame
-from pusa_app.ui.player import is_uploaded, publish_bytes
+from pusa_app.ui.player import is_uploaded, publish_bytes, safe
 from pusa_app.ui.visitors import WHOLE, gone, job_of, number, owner_of, recipe_of, told_to_user, video_of
 
 HERE = Path(__file__).parent
@@ -95,8 +95,8 @@ class Library:
         self._form = form
         view = self.view
         answers: dict[str, Any] = {"inputs": owner, "outputs": view, **QUIET}
-        view.search(self._answering(self._listed), **answers, trigger_mode="always_last")
-        changes = {"star": self._star, "remove": self._remove, "restore": self._restore}
+        # Gradio's trigger mode "always_last" forgets what an event carries; the script asks one question at a time.
+        changes = {"search": self._listed, "star": self._star, "remove": self._remove, "restore": self._restore}
         asks = {"look": self._look, "show": self._show, "compare": self._compare, "export": self._export}
         for name, answer in (changes | asks).items():
             getattr(view, name)(self._answering(answer), **answers, trigger_mode="multiple")
@@ -104,7 +104,7 @@ class Library:
         view.use(self._use, owner, there, **QUIET)
         view.go_on(self._go_on, [owner, form.model], there, **QUIET)
         view.frame(self._frame, [owner, *form.inputs], [form.timeline, pages], **QUIET)
-        self.drop.submit(self._dropped, owner, [self.drop, *there], **QUIET)
+        self.drop.submit(self._dropped, owner, [self.drop, *there], **QUIET, trigger_mode="multiple")
 
     # --- answers to the view -----------------------------------------------------------------------------------------
 
@@ -194,18 +194,16 @@ class Library:
         return [placed(values, lambda timeline: with_frame(timeline, 0, video, seconds)), _to_create()]
 
     def _dropped(self, mark: str, request: gr.Request, event: gr.EventData) -> list[Any]:
-        """The recipe of a dropped video fills the form."""
-        path = _sent(event).get("path")
-        if not isinstance(path, str) or not is_uploaded(path):
-            raise gr.Error(strings.NOT_UPLOADED, print_exception=False)
-        file = Path(path)
-        with told_to_user():
-            try:
-                owner = owner_of(mark, request, self._studio.settings.shared)
-                recipe, notice = dropped_recipe(file, self._studio, owner)
-                return [gr.update(told=_news()), *self._form.everything_of(recipe, notice), _to_create()]
-            except OSError:
-                raise gone() from None
+        """The recipe of a dropped video fills the form. What is wrong with it is told beside what stays as it is."""
+        path, owner = _sent(event).get("path"), owner_of(mark, request, self._studio.settings.shared)
+        try:
+            if not isinstance(path, str) or not is_uploaded(path):
+                raise RecipeError(strings.NOT_UPLOADED)
+            filled = self._form.everything_of(*dropped_recipe(Path(path), self._studio, owner))
+        except UserError as error:
+            gr.Warning(safe(str(error)), title=strings.FAILED_TITLE)
+            return [gr.update(told=_news()), *(gr.skip() for _ in self._form.everything), gr.skip()]
+        return [gr.update(told=_news()), *filled, _to_create()]
 
     def _chosen(self, owner: str, data: Mapping[str, Any]) -> tuple[Job, int]:
         """The job that an event is about, and which cell of it."""
