@@ -46,7 +46,7 @@ async function beat() {
   if (app !== config.app_id) { over = true; location.reload(); return; }
   if (failures) { failures = 0; find(); }
   if (props.value?.active || asked) { asked = false; trigger('tick', {}); }
-  timer(beat, props.value?.active ? WORKING : IDLE);
+  timer(beat, props.value?.active || asked ? WORKING : IDLE);
 }
 
 function lose() {
@@ -69,8 +69,12 @@ function ask() {
 
 // --- what the page says of it ---------------------------------------------------------------------------------------
 
+let active = false;
 function draw() {
   const v = props.value || {};
+  // An answer may come later than a newer one: what has come to rest is asked once more.
+  if (active && !v.active) asked = true;
+  active = !!v.active;
   const now = new Set(v.going || []);
   const ends = [...(going || [])].filter(id => !now.has(id) && v.ended?.[id]).map(id => ({ id, ...v.ended[id] }));
   going = now;
