@@ -197,7 +197,7 @@ function draw() {
   write(noneTitle, WORDS[key]);
   write(noneDetail, WORDS[`${key}_detail`]);
   noneAct.hidden = key === 'empty';
-  root.classList.toggle('lib-bare', key === 'empty' && !visible.length && shownOnce);
+  root.classList.toggle('lib-bare', key === 'empty' && !visible.length && shownOnce && !usage.textContent);
   drawPicked();
   tab(nodes.get(tabbed) ?? cards()[0]);
 }

@@ -211,6 +211,8 @@ HELP = """
    Move them, trim them, drag the handles, or choose a slot to add something.
 3. Every video keeps its recipe: click one in **This visit** to see it again, **Use these settings** to go on from
    there, **Extend** or **Loop** to make more of it.
+4. The **Library** has all of them: search, keep, compare two, save one as a GIF, or take a frame of it as a keyframe.
+   Drop a video that was made here anywhere on the page, and its recipe fills the form.
 
 ## Which noise, and where
 

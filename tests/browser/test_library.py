@@ -170,6 +170,23 @@ def test_found_starred_deleted_and_back(server: Server, visit: Visit, shot: Shot
     cards(page, 2)
 
 
+def test_what_was_all_deleted_can_be_had_back(server: Server, visit: Visit) -> None:
+    page = visit(server.url)
+    make(page, CIRCLE)
+    page.locator(".lib-open").focus()
+    page.keyboard.press("Delete")
+    cards(page, 0)
+    page.reload()
+    page.wait_for_selector("#generate")
+    library(page, 0)
+    page.get_by_role("button", name="Deleted", exact=True).click()
+    cards(page, 1)
+    page.locator(".lib-open").focus()
+    page.locator(".lib-back").click()
+    page.get_by_role("button", name="Deleted", exact=True).click()
+    assert cards(page, 1) == [CIRCLE]
+
+
 def test_typing_asks_for_the_last_word_only(server: Server, visit: Visit) -> None:
     page = visit(server.url)
     make(page, CIRCLE, STAR)
