@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from pusa_app import media
 from pusa_app.errors import UserError
 from pusa_app.models import get_card, version_of
+from pusa_app.models.lora import mark_of
 from pusa_app.timeline import Recipe, Sweep, plan_of
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ _log = logging.getLogger(__name__)
 def fingerprint(recipe: Recipe, version: str) -> str:
     """What run a state belongs to: the recipe, the contents of its files wherever they lie, the model's version."""
     text = recipe.with_paths(_content).to_json()
+    if recipe.loras:
+        text += mark_of(recipe.loras)
     return hashlib.sha256(f"{FORMAT}\n{version}\n{text}".encode()).hexdigest()
 
 

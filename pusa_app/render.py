@@ -68,6 +68,7 @@ def render(
     _check((recipe.timeline,), backbone)
     plan = plan_of(recipe)
     _check(plan.parts, backbone)
+    _use_loras(recipe, backbone)
     run = _Run(on_event, cancelled, len(plan.parts))
     run.tell("encoding", 0, 1)
     checkpoint = Checkpoint(state_path, recipe, backbone.version)
@@ -100,6 +101,15 @@ def _check(timelines: Iterable[Timeline], backbone: Backbone) -> None:
             problems.append(f"This model has {spec.temporal_stride} frames per slot, not {part.grid.temporal_stride}.")
         if problems:
             raise RecipeError(" ".join(problems))
+
+
+def _use_loras(recipe: Recipe, backbone: Backbone) -> None:
+    """Put the recipe's LoRAs on the model, and those of an earlier recipe off it. Raises ModelError."""
+    set_loras = getattr(backbone, "set_loras", None)
+    if set_loras is not None:
+        set_loras(recipe.loras)
+    elif recipe.loras:
+        raise ModelError("This model takes no LoRAs: leave them out, or choose another model.")
 
 
 def _finish(
@@ -163,7 +173,8 @@ class _Maker:
             run.show(state.step, backbone, z, last=True)
         else:
             schedule = recipe.schedule or spec.schedule
-            S = NoiseSchedule(sigmas=schedule.sigmas(recipe.steps), multipliers=timeline.noise_multipliers()).matrix()
+            sigmas = schedule.sigmas(recipe.steps)
+            S = NoiseSchedule(sigmas=sigmas, multipliers=timeline.noise_multipliers()).matrix()
 
             def on_step(i: int, steps: int, z: torch.Tensor, x0: torch.Tensor) -> None:
                 self._checkpoint.keep(part, i, z)
@@ -171,7 +182,8 @@ class _Maker:
                 run.show(i, backbone, x0, last=i == steps)
 
             text, null_text = self._texts
-            z = sample(backbone, S, z0, noise, text, null_text, recipe.guidance, on_step, run.cancelled, state)
+            guided = text, null_text, recipe.guidance
+            z = sample(backbone, S, z0, noise, *guided, on_step, run.cancelled, state, sigmas=sigmas)
         if not z.isfinite().all():
             self._checkpoint.remove()
             raise ModelError(

@@ -233,7 +233,7 @@ class Worker:
 
 def _seen_from(work: Work, folder: Path) -> Work:
     """A recipe or a sweep with paths relative to a folder: a shared video must not tell where it was made."""
-    return work.with_paths(lambda path: os.path.relpath(path, folder))
+    return work.with_paths(lambda path: os.path.relpath(path, folder)).with_bare_loras()
 
 
 def _nothing(work: Recipe | Sweep, folder: Path) -> None:

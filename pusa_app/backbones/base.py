@@ -14,13 +14,19 @@ from pusa_app.models.card import BackboneSpec
 
 @dataclass(frozen=True)
 class Text:
-    """An encoded prompt, trimmed to its valid tokens: embeds (L, D); L = 0 is the empty prompt."""
+    """An encoded prompt: embeds (L, D). Trimmed to its valid tokens, L = 0 being Mochi's empty prompt, but for families
+    that read their padding (Wan)."""
 
     embeds: torch.Tensor
 
 
 class Backbone(Protocol):
-    """A loaded model. Latents are unbatched: (C, F, h, w), F slots, fp32, in the space that the transformer sees."""
+    """A loaded model. Latents are unbatched: (C, F, h, w), F slots, fp32, in the space that the transformer sees.
+
+    Two things that only some families have: where `takes_level` is true, `velocity` has a keyword `level`, the sigma of
+    the schedule, which a slot's own may be far below (Wan 2.2 chooses one of its experts by it); and `set_loras(loras)`
+    of families that take LoRAs (pusa_app.models.lora).
+    """
 
     spec: BackboneSpec
     device: torch.device

@@ -29,11 +29,13 @@ class BackboneSpec(BaseModel):
     noise: what this model advises for the keyframes of the tasks. task_guidance: where a task wants another guidance
     than the model's own, such as less of it where clips at both ends say more than the words.
     latent_space: normalized for diffusers models; pusa_raw for Pusa V0.5, whose sampler puts raw VAE latents into z.
+    integer_time: the model was trained with whole model times (of 1000), as Pusa V1 was. boundary: of a model with two
+    experts, the sigma of the schedule from which on downwards the second one works.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    family: Literal["mochi", "fake"]
+    family: Literal["mochi", "wan", "skyreels", "fake"]
     temporal_stride: int = Field(default=6, ge=1, le=64)
     spatial_stride: int = Field(default=8, ge=1, le=64)
     patch: int = Field(default=2, ge=1, le=16)
@@ -48,6 +50,8 @@ class BackboneSpec(BaseModel):
     guidance: float = Field(ge=0, le=100, allow_inf_nan=False)
     schedule: ScheduleSpec
     latent_space: Literal["normalized", "pusa_raw"] = "normalized"
+    integer_time: bool = False
+    boundary: float | None = Field(default=None, gt=0, lt=1)
     max_text_tokens: int = Field(default=256, ge=1, le=100_000)
     noise: TaskNoise = TaskNoise()
     task_guidance: dict[TaskName, Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]] = {}

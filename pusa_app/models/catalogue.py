@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from pusa_app.errors import ModelError
 from pusa_app.models.card import BackboneSpec, ModelCard
+from pusa_app.models.infer_wan import WAN_PIPELINES, infer_wan
 from pusa_app.timeline import ScheduleSpec, TaskName
 
 if TYPE_CHECKING:
@@ -65,10 +66,19 @@ def load_backbone(card: ModelCard | str, device: str | None = None, lean: int = 
 
     import torch
 
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return _family(card.spec.family).from_folder(card.folder, card.spec, device, lean=bool(lean))
+
+
+def _family(name: str) -> Any:
+    """The class that opens folders of a family."""
+    if name in ("wan", "skyreels"):
+        from pusa_app.backbones.wan import SkyReelsBackbone, WanBackbone
+
+        return WanBackbone if name == "wan" else SkyReelsBackbone
     from pusa_app.backbones.mochi import MochiBackbone
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return MochiBackbone.from_folder(card.folder, card.spec, device, lean=bool(lean))
+    return MochiBackbone
 
 
 def _entries() -> list[dict[str, str]]:
@@ -90,11 +100,14 @@ def _read_card(folder: Path, model_id: str) -> ModelCard:
 
 
 def _infer(folder: Path) -> dict[str, Any]:
-    """A card for a folder without one: geometry from the configs, defaults of Mochi 1."""
+    """A card for a folder without one: geometry from the configs, defaults of the published models."""
     index = _read_json(folder / INDEX_FILE)
-    if index.get("_class_name") != "MochiPipeline":
-        raise ModelError(f"{folder} is not a Mochi model: {INDEX_FILE} says {index.get('_class_name')!r}.")
+    kind = index.get("_class_name")
+    if kind not in ("MochiPipeline", *WAN_PIPELINES):
+        raise ModelError(f"{folder} is not a Mochi or Wan model: {INDEX_FILE} says {kind!r}.")
     transformer, vae = (_read_json(folder / part / "config.json") for part in ("transformer", "vae"))
+    if kind != "MochiPipeline":
+        return infer_wan(folder, index, transformer, vae)
     temporal, spatial = (vae.get(f"{kind}_expansions") for kind in ("temporal", "spatial"))
     try:
         spec = BackboneSpec(

@@ -76,12 +76,15 @@ def sample(
     on_step: OnStep | None = None,
     cancelled: Callable[[], bool] | None = None,
     state: SamplerState | None = None,
+    *,
+    sigmas: Sequence[float] | None = None,
 ) -> torch.Tensor:
     """Turn noise into latents; the task is all in S and z0.
 
     S (steps + 1, F): noise of every slot before each step, last row 0; z0 (C, F, h, w): keyframe latents in their
     slots, zeros elsewhere; noise (C, F, h, w). guidance 1 asks the model once per step instead of twice. `state`
-    continues an earlier run and gives the same latents as one that was never stopped.
+    continues an earlier run and gives the same latents as one that was never stopped. sigmas: the schedule that S was
+    made of, for models that go by it; without it, the noise of the noisiest slot.
 
     on_step(i, steps, z, x0) after step i = 1..steps: the latents and the estimate of the clean clip from that step.
     Raises RunCancelled between two steps when `cancelled()` is true. Returns z (C, F, h, w) in fp32 on the CPU.
@@ -90,6 +93,8 @@ def sample(
     S = torch.as_tensor(S, dtype=torch.float32).to(device)
     steps = len(S) - 1
     texts = [text] if guidance == 1 else [text, null_text]
+    levels = [float(row.max()) for row in S] if sigmas is None else sigmas
+    takes_level = getattr(backbone, "takes_level", False)
 
     def per_slot(row: torch.Tensor) -> torch.Tensor:
         return row[:, None, None]
@@ -105,7 +110,8 @@ def sample(
         if cancelled is not None and cancelled():
             raise RunCancelled("The run was cancelled.")
         # 2. Velocity z0 - eps, with classifier-free guidance.
-        velocities = backbone.velocity(z, S[i], texts)
+        more = {"level": levels[i]} if takes_level else {}
+        velocities = backbone.velocity(z, S[i], texts, **more)
         v = velocities[0] if guidance == 1 else velocities[1] + guidance * (velocities[0] - velocities[1])
         # 3. Euler: each slot moves by as much noise as it loses; a clean slot stays what it is.
         x0 = z + per_slot(S[i]) * v

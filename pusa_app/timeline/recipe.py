@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from pusa_app.errors import RecipeError
 from pusa_app.timeline.options import Options
@@ -32,11 +41,25 @@ TaskName = Literal[
 ]
 
 
+class LoraChoice(BaseModel):
+    """A LoRA on the model: a file, or the name of one that this machine knows, and how strongly it works.
+
+    expert: which transformer of a model with two of them it is for; None goes by the name of the file, or both.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field(min_length=1, max_length=4096)
+    strength: float = Field(default=1.0, ge=-10, le=10, allow_inf_nan=False)
+    expert: Literal["high", "low"] | None = None
+
+
 class Recipe(BaseModel):
     """Everything that decides the frames of a clip. The same recipe on the same machine gives the same video.
 
     guidance 1 turns classifier-free guidance off; schedule None means the model's own. Part k of a run in several parts
-    draws its noise from seed + k. color_match: made frames get the colours of the known frames that they meet.
+    draws its noise from seed + k. color_match: made frames get the colours of the known frames that they meet. loras:
+    beside those that belong to the model; a recipe without any is written as if there were no such field.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +76,14 @@ class Recipe(BaseModel):
     guidance: float = Field(ge=0, le=100, allow_inf_nan=False)
     seed: int = Field(ge=0, le=MAX_SEED)
     schedule: ScheduleSpec | None = None
+    loras: tuple[LoraChoice, ...] = Field(default=(), max_length=16)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        if not self.loras:
+            data.pop("loras", None)
+        return data
 
     @model_validator(mode="after")
     def _clips_mean_the_same(self) -> Recipe:
@@ -75,6 +106,11 @@ class Recipe(BaseModel):
                 source = source.model_copy(update={"path": change(source.path)})
             keyframes.append(keyframe.model_copy(update={"source": source}))
         return self.model_copy(update={"timeline": self.timeline.having(*keyframes)})
+
+    def with_bare_loras(self) -> Recipe:
+        """The same recipe with LoRAs by the names of their files: where they lie is nobody else's business."""
+        bare = (lora.model_copy(update={"path": re.split(r"[/\\]", lora.path)[-1] or lora.path}) for lora in self.loras)
+        return self.model_copy(update={"loras": tuple(bare)})
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2)

@@ -200,6 +200,16 @@ class Sweep(BaseModel):
         )
         return self.model_copy(update={"recipe": self.recipe.with_paths(change), "axes": axes})
 
+    def with_bare_loras(self) -> Sweep:
+        """The same sweep with LoRAs by the names of their files."""
+        axes = tuple(
+            axis.model_copy(update={"recipes": tuple(r.with_bare_loras() for r in axis.recipes)})
+            if axis.kind == "preset"
+            else axis
+            for axis in self.axes
+        )
+        return self.model_copy(update={"recipe": self.recipe.with_bare_loras(), "axes": axes})
+
     def _recipes(self) -> list[Recipe]:
         return [self.recipe, *(r for axis in self.axes if axis.kind == "preset" for r in axis.recipes)]
 

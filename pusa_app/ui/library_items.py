@@ -148,7 +148,7 @@ def detail(studio: Studio, job: Job, cell: int = WHOLE) -> dict[str, Any]:
 def recipe_text(studio: Studio, job: Job, cell: int = WHOLE) -> str:
     """The JSON of a job or a cell; paths as seen from the video, since a recipe must not tell where it was made."""
     folder = video_of(studio, job, cell).parent
-    return _work(studio, job, cell).with_paths(lambda path: os.path.relpath(path, folder)).to_json()
+    return _work(studio, job, cell).with_paths(lambda path: os.path.relpath(path, folder)).with_bare_loras().to_json()
 
 
 def _work(studio: Studio, job: Job, cell: int) -> Recipe | Sweep:

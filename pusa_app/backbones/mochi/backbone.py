@@ -19,6 +19,8 @@ from pusa_app.backbones.parts import Turns, load_part, load_weights, silent_libr
 from pusa_app.backbones.preview import LatentPreview
 from pusa_app.errors import ModelError
 from pusa_app.models.card import BackboneSpec, version_of
+from pusa_app.models.lora import LoraReport, Loras
+from pusa_app.timeline import LoraChoice
 
 PARTS = ("tokenizer", "text_encoder", "transformer", "vae")
 MODEL_TIME = 1000
@@ -56,6 +58,7 @@ class MochiBackbone:
         self.tokenizer, self.text_encoder = tokenizer, text_encoder.eval()
         self.transformer, self.vae = transformer.eval(), vae.eval()
         self.null_is_empty = null_is_empty
+        self.loras = Loras([transformer], spec.family)
         enable_streaming(vae)
         self._preview = preview or LatentPreview.neutral(spec.latent_channels)
         self._texts: dict[str, Text] = {}
@@ -167,6 +170,10 @@ class MochiBackbone:
         for frames in decode_chunks(self.vae, raw.to(self.device, self.vae.dtype), 1 if self.lean else None):
             pixels = ((frames.float() + 1) * 127.5).round().clamp(0, 255)
             yield pixels.byte().permute(1, 2, 3, 0).contiguous().cpu().numpy()
+
+    def set_loras(self, loras: Sequence[LoraChoice]) -> list[LoraReport]:
+        """See pusa_app.models.lora.Loras.set."""
+        return self.loras.set(loras)
 
     def preview(self, z: torch.Tensor) -> np.ndarray:
         return self._preview(z)
