@@ -188,9 +188,11 @@ class _Create:
 
     def _wire_queue(self, pages: gr.Tabs, queue: Queue) -> None:
         mine, changed = [self.owner, self.job], [*self.view, *self.news]
+        # Presses that follow each other quickly all count.
+        every: dict[str, Any] = {**QUIET, "trigger_mode": "multiple"}
         for buttons in (queue.list, queue.banner, self.banner):
-            self._starts(buttons.act(self._act, mine, changed, **QUIET))
-        queue.list.reorder(self._reorder, self.owner, self.news, **QUIET)
+            self._starts(buttons.act(self._act, mine, changed, **every))
+        queue.list.reorder(self._reorder, self.owner, self.news, **every)
         queue.list.show(self._watch, self.owner, [*self.view, pages], **QUIET)
         filled = [*self.form.everything, *self.edit_view, pages, *self.news]
         queue.list.edit(self._edit, [self.owner, self.editing], filled, **QUIET)

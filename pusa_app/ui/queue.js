@@ -209,7 +209,9 @@ function step_by(id, by) {
   send();
 }
 
+/** One wish at a time: of two on their way, the first could arrive last. */
 function send() {
+  if (sent) return;
   sent = order.join();
   trigger('reorder', { ids: order });
 }
@@ -275,8 +277,11 @@ function draw() {
   place(ended.list, over.map(j => j.id));
   const wanted = jobs.filter(j => j.state === 'queued').map(j => j.id);
   // Until the program has heard of a new order, what it says of the old one must not undo it.
-  if (sent && (wanted.join() === sent || [...wanted].sort().join() !== sent.split(',').sort().join())) sent = null;
-  if (!drag) arrange(sent ? order.filter(id => wanted.includes(id)) : wanted);
+  const others = sent && [...wanted].sort().join() !== sent.split(',').sort().join();
+  const heard = sent && wanted.join() === sent;
+  if (others || heard) sent = null;
+  if (heard && !drag && order.join() !== wanted.join()) send();
+  if (!drag) arrange(sent ? order : wanted);
   show(running.box, running.list.children.length);
   show(waiting.box, wanted.length);
   show(ended.box, over.length);
