@@ -107,7 +107,8 @@ def check_recipe(recipe: Recipe, max_steps: int = MAX_STEPS, sources: bool = Tru
     spec, timeline = card.spec, recipe.timeline
     task = get_task(recipe.task)
     if recipe.task not in card.tasks:
-        raise RecipeError(f"The model {card.id} does not do {task.title.lower()}: it does {', '.join(card.tasks)}.")
+        why = card.why_not.get(task.name) or f"it does {', '.join(card.tasks)}."
+        raise RecipeError(f"The model {card.id} does not do {task.title.lower()}: {why}")
     if timeline.grid.temporal_stride != spec.temporal_stride:
         raise RecipeError(
             f"This recipe has {timeline.grid.temporal_stride} frames a slot and the model {card.id} has "

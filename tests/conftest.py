@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ TINY_SPEC = BackboneSpec(
     max_text_tokens=16,
 )
 WORDS = ("a", "red", "blue", "ball", "square", "moves", "left", "right", "up", "down")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nobody's own models, videos and tokens are looked at, let alone changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PUSA_DATA_DIR", str(tmp_path_factory.mktemp("data")))
+        yield
 
 
 @pytest.fixture(scope="session")

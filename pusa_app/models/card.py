@@ -35,7 +35,7 @@ class BackboneSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    family: Literal["mochi", "wan", "skyreels", "fake"]
+    family: Literal["mochi", "wan", "skyreels", "ltx", "hunyuan", "fake"]
     temporal_stride: int = Field(default=6, ge=1, le=64)
     spatial_stride: int = Field(default=8, ge=1, le=64)
     patch: int = Field(default=2, ge=1, le=16)
@@ -85,8 +85,26 @@ class BackboneSpec(BaseModel):
         return Timeline(grid=self.grid(num_frames), width=self.width, height=self.height, keyframes=keyframes)
 
 
+class Lora(BaseModel):
+    """A LoRA that belongs to a model: a file in its folder, and how strongly it is applied.
+
+    low, high: between which strengths it is known to work. expert: which of the two transformers of Wan 2.2 it is for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    strength: float = Field(default=1.0, ge=-10, le=10, allow_inf_nan=False)
+    low: float | None = None
+    high: float | None = None
+    expert: Literal["high", "low"] | None = None
+
+
 class ModelCard(BaseModel):
-    """A model of the catalogue. `folder` is a diffusers folder; None when it is not on this machine."""
+    """A model of the catalogue. `folder` is a diffusers folder; None when it is not on this machine.
+
+    why_not: for each task that it does not do, the reason in a sentence. label: a word of warning beside its title.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -97,6 +115,9 @@ class ModelCard(BaseModel):
     folder: Path | None
     spec: BackboneSpec
     tasks: tuple[TaskName, ...]
+    why_not: dict[TaskName, str] = {}
+    label: str = ""
+    loras: tuple[Lora, ...] = ()
 
 
 def version_of(folder: Path) -> str:

@@ -1,7 +1,8 @@
 """Which models there are, and how to open one.
 
 A model is a diffusers folder. `card.json` in it holds a ModelCard without `folder`; a folder without a card is read
-from the configs of its parts. catalogue.json lists the folders that are known by a short id. No torch at import.
+from the configs of its parts. The entries of the catalogue (entry.py) say what is known by a short id and where it is
+to be had; home.py where it is on this machine. No torch at import.
 """
 
 from __future__ import annotations
@@ -15,42 +16,48 @@ from pydantic import ValidationError
 
 from pusa_app.errors import ModelError
 from pusa_app.models.card import BackboneSpec, ModelCard
+from pusa_app.models.entry import Entry, entries
+from pusa_app.models.home import CARD_FILE, Home
 from pusa_app.models.infer_wan import WAN_PIPELINES, infer_wan
-from pusa_app.timeline import ScheduleSpec, TaskName
+from pusa_app.timeline import LoraChoice, ScheduleSpec, TaskName
 
 if TYPE_CHECKING:
     from pusa_app.backbones.base import Backbone
 
 ROOT = Path(__file__).parents[2]
-CATALOGUE_FILE = Path(__file__).with_name("catalogue.json")
-CARD_FILE = "card.json"
 INDEX_FILE = "model_index.json"
+RUNS = ("mochi", "wan", "skyreels", "fake")  # families that there is a backbone for
 
 
 def list_cards() -> list[ModelCard]:
-    """The cards of the catalogue's models that are on this machine and readable; `get_card` says what ails another."""
+    """The cards of the known models that are on this machine and readable; `get_card` says what ails another."""
     cards = []
-    for entry in _entries():
+    for model_id in _known():
         with suppress(ModelError):
-            cards.append(get_card(entry["id"]))
+            cards.append(get_card(model_id))
     return cards
 
 
 def get_card(model_id: str) -> ModelCard:
-    """The card of a model: an id of the catalogue, or the path of a diffusers Mochi folder.
+    """The card of a model: an id of the catalogue or of one that was added, or the path of a diffusers folder.
 
-    Raises ModelError with one line that names the known ids.
+    Raises ModelError with one line that names the known ids, or says how to get the model.
     """
-    entries = {entry["id"]: entry for entry in _entries()}
-    if entry := entries.get(model_id):
-        folder = ROOT / entry["folder"]
-        if not folder.is_dir():
-            raise ModelError(f"The model {model_id} is not on this machine: {entry['missing']}.")
+    known = _known()
+    if model_id in known:
+        entry = known[model_id]
+        folder = ROOT / entry.here if entry is not None and entry.here else Home.here().folder(model_id)
+        if folder is None or not folder.is_dir():
+            raise ModelError(f"The model {model_id} is not on this machine: {_how_to_get(entry, model_id)}.")
+        if entry is not None and entry.parts and not (folder / CARD_FILE).is_file():
+            _check_folder(folder)
+            return entry.card(folder)
         return _read_card(folder, model_id)
     folder = Path(model_id).expanduser()
     if _is_folder(folder):
         return _read_card(folder, model_id)
-    raise ModelError(f"There is no model {model_id[:100]!r}: choose {', '.join(entries)}, or give a model folder.")
+    at_hand = [name for name, entry in known.items() if entry is None or entry.here or Home.here().folder(name)]
+    raise ModelError(f"There is no model {model_id[:100]!r}: choose {', '.join(at_hand)}, or give a model folder.")
 
 
 def load_backbone(card: ModelCard | str, device: str | None = None, lean: int = 0) -> Backbone:
@@ -64,10 +71,23 @@ def load_backbone(card: ModelCard | str, device: str | None = None, lean: int = 
     if card.folder is None or not card.folder.is_dir():
         raise ModelError(f"The model {card.id} is not on this machine.")
 
+    if not runs(card.spec.family):
+        raise ModelError(f"The model {card.id} cannot be run by this version of the program yet.")
     import torch
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return _family(card.spec.family).from_folder(card.folder, card.spec, device, lean=bool(lean))
+    backbone = _family(card.spec.family).from_folder(card.folder, card.spec, device, lean=bool(lean))
+    if card.loras:
+        backbone.loras.own = tuple(
+            LoraChoice(path=str(card.folder / lora.file), strength=lora.strength, expert=lora.expert)
+            for lora in card.loras
+        )
+    return backbone
+
+
+def runs(family: str) -> bool:
+    """Whether this version of the program can open models of a family."""
+    return family in RUNS
 
 
 def _family(name: str) -> Any:
@@ -81,14 +101,28 @@ def _family(name: str) -> Any:
     return MochiBackbone
 
 
-def _entries() -> list[dict[str, str]]:
-    entries: list[dict[str, str]] = json.loads(CATALOGUE_FILE.read_text(encoding="utf-8"))
-    return entries
+def _known() -> dict[str, Entry | None]:
+    """The models of the catalogue, then those that a user added from a folder, which have no entry."""
+    home = Home.here()
+    known: dict[str, Entry | None] = {e.id: e for e in entries(home.data_dir).values() if e.kind == "model"}
+    return known | {name: None for name in sorted(home.record()["own"]) if name not in known}
+
+
+def _how_to_get(entry: Entry | None, model_id: str) -> str:
+    if entry is not None and entry.here:
+        return entry.missing
+    if entry is None:
+        return f"its folder is gone; add it again with `python -m pusa_app models add FOLDER --as {model_id}`"
+    return f"get it on the page Models, or with `python -m pusa_app models download {model_id}`"
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / INDEX_FILE).is_file():
+        raise ModelError(f"{folder} is not a diffusers model folder: it has no {INDEX_FILE}.")
 
 
 def _read_card(folder: Path, model_id: str) -> ModelCard:
-    if not (folder / INDEX_FILE).is_file():
-        raise ModelError(f"{folder} is not a diffusers model folder: it has no {INDEX_FILE}.")
+    _check_folder(folder)
     path = folder / CARD_FILE
     data = _read_json(path) if path.is_file() else _infer(folder)
     try:

@@ -1,0 +1,200 @@
+"""Getting a model: ask the hub what it consists of, see that there is room, download, check, put together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from pusa_app.errors import ModelError, StoreError
+from pusa_app.models.entry import Entry
+from pusa_app.models.home import Home
+from pusa_app.models.weights.assemble import assemble, cost_of
+from pusa_app.models.weights.hub import Hub, Stopped, storage_of
+from pusa_app.models.weights.shelf import Wanted, chosen, drop, held, is_complete, known_files, needed_elsewhere
+from pusa_app.models.weights.words import size_words
+
+RESERVE = 500_000_000  # bytes that a download leaves on a disk
+EVERY = 0.25  # seconds between two reports
+WINDOW = 10.0  # seconds over which speed is measured
+Phase = Literal["looking", "downloading", "converting", "done"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a download is: bytes here and in all, bytes a second, seconds left as far as they can be told."""
+
+    phase: Phase
+    done: int = 0
+    total: int = 0
+    speed: float = 0.0
+    left: float | None = None
+
+
+Tell = Callable[[Step], None]
+
+
+def fetch(
+    home: Home,
+    entry: Entry,
+    *,
+    token: str | None = None,
+    tell: Tell = lambda step: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Have a model on this machine; returns its folder. What is here already is used, without the network if that is
+    all of it. An interrupted call goes on where the last one stopped.
+
+    Raises ModelError or StoreError with one line, Stopped on request.
+    """
+    if not entry.parts:
+        raise ModelError(f"{entry.title} belongs to the program: there is nothing to download.")
+    with _alone(home, entry):
+        with home.change() as record:
+            record["asked"][entry.id] = True
+            record["own"].pop(entry.id, None)
+        if (folder := home.folder(entry.id)) is not None:
+            return folder
+        tell(Step("looking"))
+        hub = Hub(home, token, stop)
+        wanted = [_look(home, hub, entry, number) for number in range(len(entry.parts))]
+        _check_room(home, entry, wanted)
+        _download(home, hub, wanted, tell, stop)
+        total = sum(file.size for one in wanted for file in one.files)
+        tell(Step("converting", total, total))
+        folder = assemble(home, entry, wanted, stop)
+        _drop_converted(home, entry, wanted)
+        tell(Step("done", total, total))
+        return folder
+
+
+@contextlib.contextmanager
+def _alone(home: Home, entry: Entry) -> Iterator[None]:
+    try:
+        home.models_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(home.models_dir / f".{entry.id}.lock", timeout=0):
+            yield
+    except Timeout:
+        raise ModelError(f"{entry.title} is being downloaded by another program already.") from None
+    except OSError as error:
+        raise StoreError(f"{error.filename or home.models_dir} cannot be written: {error.strerror or error}.") from None
+
+
+def _look(home: Home, hub: Hub, entry: Entry, number: int) -> Wanted:
+    """The files of a part: as they are here if that is all, else as the hub says now."""
+    record, part = home.record(), entry.parts[number]
+    wanted = known_files(home, entry, part, record)
+    if wanted.own is not None and not wanted.own.is_file():
+        raise ModelError(f"{wanted.own} is gone: add it again, or remove {entry.title} and download it.")
+    if is_complete(home, wanted):
+        return wanted
+    if wanted.exact and held(home, wanted):
+        return wanted  # a download goes on at the commit at which it began
+    listing = hub.listing(part.repo, part.revision)
+    with home.change() as record:
+        record["lists"][f"{part.repo}@{part.revision}"] = listing.to_json()
+    wanted = chosen(part, listing, exact=True)
+    if lacks := part.missing([file.name for file in wanted.files]):
+        raise ModelError(f"{part.repo} has no {lacks} any more: look for a newer version of this program.")
+    return wanted
+
+
+def _check_room(home: Home, entry: Entry, wanted: list[Wanted]) -> None:
+    """Raises StoreError when a disk has not the room for what is to come."""
+    remaining = sum(file.size for one in wanted for file in one.files) - sum(held(home, one) for one in wanted)
+    needs: dict[int, list[Any]] = {}
+    for folder, count in ((home.hub_cache, max(0, remaining)), (home.models_dir, cost_of(entry, wanted))):
+        place = next(path for path in (folder, *folder.parents) if path.exists())
+        need = needs.setdefault(place.stat().st_dev, [0, place])
+        need[0] += count
+    for count, place in needs.values():
+        free = shutil.disk_usage(place).free
+        if count and free < count + RESERVE:
+            raise StoreError(
+                f"{entry.title} needs {size_words(count)} of room on the disk of {place}, and {size_words(free)} are "
+                f"free: make {size_words(count + RESERVE - free)} more, or set HF_HOME to another disk."
+            )
+
+
+def _download(home: Home, hub: Hub, wanted: list[Wanted], tell: Tell, stop: Callable[[], bool]) -> None:
+    files = sum(len(one.files) for one in wanted)
+    if not files:
+        return
+    total = sum(file.size for one in wanted for file in one.files)
+    meter = _Meter(sum(held(home, one) for one in wanted), total, tell)
+    for one in wanted:
+        if one.listing is None or is_complete(home, one):
+            continue
+        got = []
+        for file in sorted(one.files, key=lambda file: file.size):
+            if stop():
+                raise Stopped("The download was stopped.")
+            if hub.fetch(one.listing, file, meter.add):
+                got.append(file.etag)
+        if got:
+            with home.change() as record:
+                mine = record["got"].setdefault(one.part.repo, [])
+                mine.extend(etag for etag in got if etag not in mine)
+        _refer(home, one)
+    meter.report()
+
+
+def _refer(home: Home, one: Wanted) -> None:
+    """Let the revision's name lead to what came, unless other programs know another snapshot by it."""
+    assert one.listing is not None
+    ref = storage_of(home, one.part.repo) / "refs" / one.part.revision
+    if one.part.revision == one.listing.commit or ref.exists():
+        return
+    with contextlib.suppress(OSError):
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        part = ref.with_name(f"{ref.name}.{os.getpid()}.tmp")
+        part.write_text(one.listing.commit, encoding="utf-8")
+        os.replace(part, ref)
+
+
+def _drop_converted(home: Home, entry: Entry, wanted: list[Wanted]) -> None:
+    """A native file that was downloaded for its conversion has done its work; what others need, or brought, stays."""
+    got, needed = home.record()["got"], needed_elsewhere(home, entry.id)
+    pointers = [
+        pointer
+        for one in wanted
+        if one.part.use == "convert" or (one.part.use == "lora" and one.part.pickle)
+        for file, pointer in one.pointers(home)
+        if file.etag in got.get(one.part.repo, []) and pointer not in needed
+    ]
+    with contextlib.suppress(OSError):
+        drop(home, tuple(pointers))
+
+
+class _Meter:
+    """Counts bytes and says how fast they come."""
+
+    def __init__(self, done: int, total: int, tell: Tell) -> None:
+        self._done, self._total, self._tell = done, total, tell
+        self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), done)])
+        self._told = 0.0
+        self.report()
+
+    def add(self, count: int) -> None:
+        self._done += count
+        if time.monotonic() - self._told >= EVERY:
+            self.report()
+
+    def report(self) -> None:
+        now = self._told = time.monotonic()
+        self._marks.append((now, self._done))
+        while len(self._marks) > 2 and now - self._marks[0][0] > WINDOW:
+            self._marks.popleft()
+        (since, before) = self._marks[0]
+        span = now - since
+        speed = max(0.0, (self._done - before) / span) if span > EVERY else 0.0
+        left = (self._total - self._done) / speed if speed else None
+        self._tell(Step("downloading", self._done, self._total, speed, left))
