@@ -18,6 +18,7 @@ from pusa_app.ui import strings
 MAX_SIDECAR = 4_000_000  # characters; what is longer is refused as no recipe
 # As a recipe names a source: as seen from the folder of results, or from that of a sweep's cells.
 SOURCE = re.compile(r"(?:\.\./)+runs/([0-9a-f]{8,64})/([A-Za-z0-9][A-Za-z0-9._-]{0,100})")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,200}")
 
 
 def dropped_recipe(path: Path, studio: Studio, owner: str) -> tuple[Recipe, str]:
@@ -30,7 +31,7 @@ def dropped_recipe(path: Path, studio: Studio, owner: str) -> tuple[Recipe, str]
     # The catalogue takes paths too, which is for whoever sits at the machine.
     if recipe.model not in {card.id for card in cards()}:
         raise ModelError(strings.DROP_MODEL.format(name=_name(path), model=recipe.model[:60]))
-    recipe, lost = found_again(recipe, studio, owner)
+    recipe, lost = found_again(named_loras(recipe), studio, owner)
     check_recipe(recipe, studio.settings.max_steps, sources=False)
     if lost:
         words = strings.DROP_LOST_ONE if len(lost) == 1 else strings.DROP_LOST
@@ -62,6 +63,12 @@ def own_source(name: str, studio: Studio, owner: str) -> Path | None:
         if (job.folder or job.id) == folder and str(path) in (studio.sweep(job) or studio.recipe(job)).paths:
             return path if path.is_file() and not path.is_symlink() else None
     return None
+
+
+def named_loras(recipe: Recipe) -> Recipe:
+    """The recipe with LoRAs that it names; never with the paths of such."""
+    bare = recipe.with_bare_loras()
+    return bare.model_copy(update={"loras": tuple(lora for lora in bare.loras if NAME.fullmatch(lora.path))})
 
 
 def _work_in(path: Path) -> Recipe | Sweep:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import time
@@ -22,7 +24,7 @@ from pusa_app.settings import Settings
 from pusa_app.studio import Studio, new_recipe
 from pusa_app.timeline import Given, Recipe, get_task, new_sweep
 from pusa_app.ui import strings
-from pusa_app.ui.dropped import dropped_recipe, own_source
+from pusa_app.ui.dropped import dropped_recipe, named_loras, own_source
 from pusa_app.ui.library import Library
 from pusa_app.ui.library_items import PAGE, Query, detail, differences, listed, looks, size, took
 from pusa_app.ui.player import publish
@@ -134,6 +136,21 @@ def test_pictures_are_small_and_whole(studio: Studio, made: dict[str, Job]) -> N
     for name in names:
         assert found["posters"][name].startswith("data:image/jpeg;base64,") and len(found["posters"][name]) < 40_000
     assert found["clips"][names[0]].startswith("gradio_api/file=/")
+
+
+def test_large_posters_become_small_and_broken_ones_nothing(studio: Studio, made: dict[str, Job]) -> None:
+    path = Path(made["picture"].out).with_suffix(".jpg")
+    kept = path.read_bytes()
+    try:
+        noise = np.random.default_rng(0).integers(0, 255, (480, 848, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(path, quality=95)
+        found = looks(studio, ME, [made["picture"].id], [])["posters"][made["picture"].id]
+        small = Image.open(io.BytesIO(base64.b64decode(found.partition(",")[2])))
+        assert small.size == (320, 181)
+        path.write_bytes(b"\xff\xd8 broken" * 4000)
+        assert looks(studio, ME, [made["picture"].id], [])["posters"][made["picture"].id] is None
+    finally:
+        path.write_bytes(kept)
 
 
 @pytest.mark.parametrize(
@@ -333,6 +350,9 @@ def test_hostile_fields_are_refused(studio: Studio, made: dict[str, Job], tmp_pa
         path.write_text(naming(studio, "x.png", **fields))
         with pytest.raises(RecipeError):
             dropped_recipe(path, studio, ME)
+    loras = [{"path": path} for path in ("/etc/passwd", "../../up", "..", "/", ".", "a\\b", "C:\\x")]
+    named = named_loras(Recipe.from_json(naming(studio, "x.png", loras=loras)))
+    assert [lora.path for lora in named.loras] == ["passwd", "up", "b", "x"], "names, and nothing that leads elsewhere"
     data = json.loads(naming(studio, "x.png"))
     data["timeline"]["keyframes"][0]["source"] = {"kind": "part", "part": 0, "start": 0, "still": True}
     path.write_text(json.dumps(data))
