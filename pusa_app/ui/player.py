@@ -197,8 +197,10 @@ def caption(studio: Studio, job: Job, cell: int = -1) -> str:
     elif sweep is not None:
         facts = [f"{len(sweep.cells())} videos"]
     facts = [_length(video), *dict.fromkeys(facts), recipe.model, took if cell < 0 else ""]
+    # What had to be done for it, such as a second attempt with less memory.
+    note = f'<p class="caption-facts">{safe(job.message)}</p>' if job.message else ""
     return f'<p class="caption-prompt">{safe(recipe.prompt or "(no prompt)")}</p><p class="caption-facts">' + (
-        " <span>·</span> ".join(safe(fact) for fact in facts if fact) + f"{_sheet_link(studio, job)}</p>"
+        " <span>·</span> ".join(safe(fact) for fact in facts if fact) + f"{_sheet_link(studio, job)}</p>{note}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,14 +175,23 @@ def test_a_dead_worker_is_told_in_words(
 ) -> None:
     import psutil
 
+    def worker() -> psutil.Process:
+        children = psutil.Process(server.process.pid).children()
+        workers = [p for p in children if "spawn_main" in " ".join(p.cmdline())]
+        assert len(workers) == 1
+        return workers[0]
+
     page = visit(server.url)
     generate(page, "blue")
     page.wait_for_selector(".stage.has-picture")
-    workers = [p for p in psutil.Process(server.process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
-    assert len(workers) == 1
-    workers[0].kill()
+    worker().kill()
+    assert video_frames(page, tmp_path).shape[0] == 37, "what looks like a lack of memory is tried once more, with less"
+    page.locator("#caption", has_text="smaller memory plan").wait_for()
+    generate(page, "blue, again")
+    page.wait_for_selector(".stage.has-picture")
+    worker().send_signal(signal.SIGSEGV)
     page.wait_for_selector(".stage[data-state=failed]")
-    assert "memory" in page.inner_text(".stage-detail")
+    assert "crashed" in page.inner_text(".stage-detail")
     shot(page, "light-failed")
     generate(page)
     assert video_frames(page, tmp_path).shape[0] == 37

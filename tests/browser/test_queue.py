@@ -22,13 +22,13 @@ pytestmark = pytest.mark.browser
 
 Visit = Callable[..., Any]
 Shot = Callable[..., None]
-LONG = 60  # steps of a run that a test can do something about
+LONG = 200  # steps of a run that goes on for as long as a test needs it; the test cancels it
 AT_THE_MACHINE: dict[str, Any] = {"extra_http_headers": {}}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    yield from serve(tmp_path_factory.mktemp("queue"), {"PUSA_TEST_FAKE": "1", "PUSA_TEST_FAKE_DELAY": "0.3"})
+    yield from serve(tmp_path_factory.mktemp("queue"), {"PUSA_TEST_FAKE": "1", "PUSA_TEST_FAKE_DELAY": "0.5"})
 
 
 # --- what a visitor does ---------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def test_generate_returns_at_once_with_a_place_in_the_queue(server: Server, visi
     wait_for_names(page, ["second"] * 3)
     facts = page.locator(".q-waiting .q-facts").all_inner_texts()
     assert [f"seed {41 + n}" in text for n, text in enumerate(facts)] == [True] * 3, facts
-    page.wait_for_function("/Step \\d+ of 60/.test(document.querySelector('.q-running .q-step').textContent)")
+    page.wait_for_function("/Step \\d+ of 200/.test(document.querySelector('.q-running .q-step').textContent)")
     page.wait_for_function("/MB|GB/.test(document.querySelector('.q-running .q-figures').textContent)")
     shot(page, "queue-page")
     # Clearing asks first, and leaves what runs alone.
@@ -279,7 +279,7 @@ def test_a_paused_queue_begins_nothing_until_it_goes_on(server: Server, visit: V
 def test_a_cancelled_run_goes_on_from_its_step_or_begins_anew(server: Server, visit: Visit, shot: Shot) -> None:
     page = visit(server.url)
     begin(page, "to be resumed")
-    page.wait_for_function("/Step (1[5-9]|[2-5]\\d) of 60/.test(document.querySelector('.stage-step').textContent)")
+    page.wait_for_function("/Step (1[5-9]|[2-9]\\d) of 200/.test(document.querySelector('.stage-step').textContent)")
     open_queue(page)
     press(page, "to be resumed", "cancel", "running")
     wait_for_names(page, ["to be resumed"], "ended")
@@ -298,7 +298,7 @@ def test_a_cancelled_run_goes_on_from_its_step_or_begins_anew(server: Server, vi
     press(page, "to be resumed", "cancel", "running")
     wait_for_names(page, ["to be resumed"], "ended")
     press(page, "to be resumed", "retry", "ended")
-    page.wait_for_function("/Step \\d of 60/.test(document.querySelector('.q-running .q-step')?.textContent || '')")
+    page.wait_for_function("/Step \\d of 200/.test(document.querySelector('.q-running .q-step')?.textContent || '')")
     press(page, "to be resumed", "cancel", "running")
     wait_for_names(page, ["to be resumed"], "ended")
     press(page, "to be resumed", "remove", "ended")
@@ -370,7 +370,7 @@ def unused_tcp_port_of() -> int:
 
 def test_a_killed_program_comes_back_with_its_queue(program: Program, visit: Visit, shot: Shot, tmp_path: Path) -> None:
     page, idle = visit(program.url), visit(program.url)
-    steps(page, 2 * LONG)
+    steps(page, 120)
     generate(page, "cut off")
     page.wait_for_function("/Step ([6-9]|\\d\\d) of 120/.test(document.querySelector('.stage-step').textContent)")
     page.fill("#steps input[type=number]", "3")
@@ -424,7 +424,7 @@ def test_two_users_see_their_own_runs_only(
     from pusa_app.ui import build, look
 
     monkeypatch.setenv("PUSA_TEST_FAKE", "1")
-    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.3")
+    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.5")
     studio = Studio(Settings(data_dir=tmp_path / "data", shared=True))
     blocks = build(studio)
     logins = [("ann", "a secret"), ("bob", "another")]

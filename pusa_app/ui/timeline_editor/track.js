@@ -197,6 +197,8 @@ function drawCurve() {
   area.setAttribute('d', `${path}V${height(0)}H0Z`);
 }
 
+let liveGeo = null;
+
 /** The noise that each slot has at this step of a run, under the curve, where it is this timeline that runs. */
 function drawLive() {
   const { noise = [], of = [] } = prop('live') ?? {};
@@ -205,6 +207,9 @@ function drawLive() {
   root.classList.toggle('te-runs', !!mine);
   if (!mine) return;
   const levels = noise.map((level, slot) => `${slot ? 'L' : 'M'}${left(slot).toFixed(1)} ${height(level).toFixed(1)}H${left(slot + 1).toFixed(1)}`);
+  // It sinks smoothly from step to step, and not from one width of the page to another.
+  live.style.transition = liveGeo === geo ? '' : 'none';
+  liveGeo = geo;
   mark(live, 'd', `${levels.join('')}V${height(0)}H0Z`);
 }
 
