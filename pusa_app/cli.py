@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from pusa_app import __version__, cli_export, cli_jobs
+from pusa_app import __version__, cli_export, cli_jobs, cli_models
 from pusa_app.arguments import (
     NOT_OF_A_BATCH,
     RECIPE_ARGUMENTS,
@@ -144,14 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     recipe.add_argument("video", type=to_path)
     recipe.set_defaults(run=_recipe)
 
-    models = commands.add_parser("models", help="list the models, or convert a native file", allow_abbrev=False)
-    actions = models.add_subparsers(title="actions", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="the models that this program knows", allow_abbrev=False)
-    listing.set_defaults(run=_models_list)
-    convert = actions.add_parser("convert", help="a native weights file to a diffusers folder", allow_abbrev=False)
-    convert.add_argument("native", type=to_path, metavar="NATIVE_FILE")
-    convert.add_argument("out", type=to_path, metavar="OUT_DIR")
-    convert.set_defaults(run=_models_convert)
+    cli_models.add_parser(commands)
 
     commands.add_parser("train", help="train a model: train mini --help")
     bench = commands.add_parser("bench", help=f"measure: {', '.join(BENCHES)}", allow_abbrev=False)
@@ -469,23 +462,4 @@ def _with_presets(axis: dict[str, Any], recipe: Recipe) -> Any:
 
 def _recipe(options: argparse.Namespace) -> int:
     print(_read_work(options.video).to_json())
-    return OK
-
-
-def _models_list(options: argparse.Namespace) -> int:
-    from pusa_app.studio import cards, default_card
-
-    default_card()  # says what to do when there is no model at all
-    for card in cards():
-        where = "ready" if card.folder is not None else "not on this machine"
-        print(f"{card.id:<12} {where:<20} {card.title}. {card.summary}")
-    return OK
-
-
-def _models_convert(options: argparse.Namespace) -> int:
-    if not options.native.is_file():
-        raise UserError(f"There is no file {options.native}.")
-    from pusa_app.models import convert_native
-
-    print(convert_native(options.native, options.out))
     return OK

@@ -1,7 +1,7 @@
 """A small Hugging Face Hub: repositories in memory, and the faults that a download must survive.
 
-Serves what huggingface_hub asks for: model info with sizes and hashes, resolve (HEAD and GET, with ranges, through a
-redirect to a "storage" path as the real hub does), whoami. Set HF_ENDPOINT to `Hub.url`.
+Serves what huggingface_hub asks for: model info and trees with sizes and hashes, resolve (HEAD and GET, with ranges,
+through a redirect to a storage host as the real hub does), whoami. Set HF_ENDPOINT to `Hub.url`.
 """
 
 from __future__ import annotations
@@ -120,6 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(200, {"type": "user", "name": user, "auth": auth})
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+?)(?:/revision/(.+))?", path):
             return self._info(match[1], match[2], token)
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
+            return self._tree(match[1], token)
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self._resolve(match[1], match[2], match[3], token)
         if match := re.fullmatch(r"/storage/([^/]+/[^/]+)/(.+)", path):
@@ -150,6 +152,18 @@ class _Handler(BaseHTTPRequestHandler):
         info = {"id": name, "modelId": name, "sha": repo.commit, "siblings": siblings, "private": repo.private}
         return self._json(200, info | {"gated": "auto" if repo.gated else False})
 
+    def _tree(self, name: str, token: str) -> None:
+        repo = self._repo(name, token)
+        if repo is None:
+            return None
+        found = []
+        for file, data in sorted(repo.files.items()):
+            entry = {"type": "file", "path": file, "size": len(data), "oid": _git(data)}
+            if file.endswith(LFS_SUFFIXES):
+                entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+            found.append(entry)
+        return self._json(200, found)
+
     def _resolve(self, name: str, revision: str, file: str, token: str) -> None:
         repo = self._repo(name, token)
         if repo is None:
@@ -166,7 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {
             "X-Repo-Commit": repo.commit,
             "ETag": f'"{_git(data)}"',
-            "Location": f"/storage/{name}/{file}",
+            # Another host by name, as the storage of the real hub is: the token must not go there.
+            "Location": f"http://localhost:{self.server.server_address[1]}/storage/{name}/{file}",
             "Content-Length": "0",
         }
         if large:

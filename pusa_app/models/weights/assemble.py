@@ -111,7 +111,7 @@ def _lora(home: Home, one: Wanted, making: Path) -> None:
     if source.suffix.lower() not in PICKLES:
         link(source, out)
         return
-    from pusa_app.models.lora import convert_pickle
+    from pusa_app.models.unpickle import convert_pickle
 
     out.parent.mkdir(parents=True, exist_ok=True)
     convert_pickle(source, out)
