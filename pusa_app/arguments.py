@@ -18,7 +18,7 @@ from pusa_app.errors import RecipeError
 
 if TYPE_CHECKING:
     from pusa_app.models import BackboneSpec, ModelCard
-    from pusa_app.timeline import Given, Options, Recipe, Task, TaskNoise, Timeline
+    from pusa_app.timeline import Given, LoraChoice, Options, Recipe, Task, TaskNoise, Timeline
 
 KEYFRAME_KEYS = ("slot", "image", "clip", "start", "span", "noise", "fit", "focus")
 PICTURES, CLIPS = ("image", "end"), ("clip", "clip_b")
@@ -121,6 +121,17 @@ def parse_range(text: str) -> tuple[int, int | None]:
     if end is not None and start >= end:
         raise ValueError(f"a range of frames needs a last one behind the first, not {shown(text)}")
     return start, end
+
+
+def parse_lora(text: str) -> dict[str, Any]:
+    """ "FILE=1.4" or "FILE=1.4:high" -> the fields of a LoraChoice; raises ValueError. Paths may hold = and colons."""
+    path, equals, value = text.rpartition("=")
+    if not equals:
+        return {"path": text}
+    strength, colon, expert = value.partition(":")
+    if not path or (colon and expert not in ("high", "low")):
+        raise ValueError(f"a LoRA looks like FILE=1.4 or FILE=1.4:high, not {shown(text)}")
+    return {"path": path, "strength": _real(strength, -10, 10), "expert": expert or None}
 
 
 def parse_gap(text: str) -> tuple[int, int]:
@@ -253,11 +264,19 @@ def add_recipe_arguments(make: argparse.ArgumentParser) -> None:
         metavar="KIND[:VALUE]",
         help="linear-quadratic[:THRESHOLD] or shift[:SHIFT]; the model's own by default",
     )
+    size.add_argument(
+        "--lora",
+        action="append",
+        type=argument(parse_lora),
+        metavar="FILE=STRENGTH",
+        help="a LoRA on the model, by its file or its name, 1 by default; repeatable; FILE=1.4:high is for the expert "
+        "for high noise of a model with two",
+    )
 
 
 RECIPE_ARGUMENTS = (
     *("task", "model", "prompt", "negative", *PLACED, "keyframe", "timeline", "noise", *CHOICES, "color_match"),
-    *("frames", "size", "steps", "guidance", "seed", "schedule"),
+    *("frames", "size", "steps", "guidance", "seed", "schedule", "lora"),
 )
 # What a batch of pictures has no use for, or takes from its folder.
 NOT_OF_A_BATCH = ("prompt", *PLACED, "keyframe", "timeline", *CHOICES)
@@ -322,7 +341,7 @@ def numbers(
     """The recipe of a finished timeline; without one, that of an empty one of the length and size in the options."""
     from pusa_app.studio import new_recipe
 
-    return new_recipe(
+    recipe = new_recipe(
         card,
         task,
         prompt=options.prompt or "",
@@ -337,6 +356,19 @@ def numbers(
         options=choices,
         color_match=options.color_match,
     )
+    return recipe if not options.lora else recipe.model_copy(update={"loras": _loras(options.lora)})
+
+
+def _loras(given: Sequence[dict[str, Any]]) -> tuple[LoraChoice, ...]:
+    """Files are named in full, for it may be another program that opens them."""
+    from pusa_app.timeline import LoraChoice, build
+
+    found = []
+    for fields in given:
+        path = os.path.expanduser(fields["path"])
+        at_hand = "\0" not in path and os.path.exists(path)
+        found.append(build(LoraChoice, fields | {"path": os.path.abspath(path) if at_hand else path}, what="LoRA"))
+    return tuple(found)
 
 
 def _flag(name: str) -> str:

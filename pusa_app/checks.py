@@ -9,6 +9,7 @@ from typing import Any
 from pusa_app import testing
 from pusa_app.errors import MediaError, ModelError, RecipeError, UserError
 from pusa_app.models import ModelCard, get_card, list_cards
+from pusa_app.models.lora import find_loras
 from pusa_app.settings import Settings
 from pusa_app.timeline import (
     FrameGrid,
@@ -129,6 +130,7 @@ def check_recipe(recipe: Recipe, max_steps: int = MAX_STEPS, sources: bool = Tru
     if problems := timeline.problems(spec.size_multiple):
         raise RecipeError(problems[0])
     if sources:
+        _check_loras(recipe, card)
         plan = plan_of(recipe)
         for part in plan.parts:
             _check_part(part)
@@ -169,6 +171,14 @@ def given_clip(path: str | Path, fps: float, **more: Any) -> Given:
     from pusa_app.media import count_frames
 
     return build(Given, {"path": str(path), "frames": count_frames(path, fps), **more}, what="clip")
+
+
+def _check_loras(recipe: Recipe, card: ModelCard) -> None:
+    """That their files are there; a name of one of the model's own gives that another strength."""
+    own = {Path(lora.file).stem for lora in card.loras}
+    for lora in recipe.loras:
+        if lora.path not in own:
+            find_loras(lora.path)
 
 
 def _check_part(part: Timeline) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 Work = TypeVar("Work", Recipe, Sweep)
 
+LOCAL = "local"  # the owner of what is made at this machine
 INTERRUPTED = "The program ended before this video was finished."
 HOUSEKEEPING_SECONDS = 3600.0
 
@@ -126,11 +127,13 @@ class Studio:
     def submit_sweep(self, sweep: Sweep, owner: str, *, embed: bool = True) -> Job:
         """Queue a sweep as one job, whose video is the grid; otherwise as `submit`. Every cell is checked first."""
         self._check_model(sweep.recipe.model)
+        self._check_loras(sweep, owner)
         check_sweep(sweep, self.settings.max_steps)
         return self._add([sweep], owner, embed)[0]
 
     def _submit(self, recipes: Sequence[Recipe], owner: str, embed: bool) -> list[Job]:
         self._check_model(recipes[0].model)
+        self._check_loras(recipes[0], owner)
         check_recipe(recipes[0], self.settings.max_steps)
         for recipe in recipes[1:]:  # they differ in their seed
             check_recipe(recipe, self.settings.max_steps, sources=False)
@@ -140,6 +143,11 @@ class Studio:
         # The catalogue takes paths too, which is for whoever sits at the machine and not for a visitor of its page.
         if model not in {card.id for card in cards()}:
             raise ModelError(f"There is no model {model[:60]!r} here.")
+
+    def _check_loras(self, work: Work, owner: str) -> None:
+        # As with models: a visitor may name what is here, and only whoever sits at the machine any file of it.
+        if owner != LOCAL and work.with_bare_loras() != work:
+            raise ModelError("A LoRA is chosen by its name here, not by a path.")
 
     def _add(self, works: Sequence[Work], owner: str, embed: bool) -> list[Job]:
         """Queue what was checked."""
@@ -200,6 +208,7 @@ class Studio:
         """Give a waiting job another recipe, in its place in the queue; raises RecipeError when it waits no more."""
         old = self._waiting(job_id, owner)
         self._check_model(recipe.model)
+        self._check_loras(recipe, owner)
         check_recipe(recipe, self.settings.max_steps)
         with self._submitting:
             folder = new_id()

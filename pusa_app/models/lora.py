@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -112,7 +113,7 @@ def _files_of(found: Path) -> list[Path]:
         if (found / name).is_file():
             return [found / name]
     files = sorted(found.glob("*.safetensors"))
-    if len(files) > 1 and sorted(filter(None, map(_expert_of, files))) != ["high", "low"]:
+    if len(files) > 1 and sorted(map(str, map(_expert_of, files))) != ["high", "low"]:
         raise ModelError(f"{found} holds several LoRAs: give the file of one.")
     return files
 
@@ -216,19 +217,14 @@ class Target:
     def use(self, wanted: Mapping[str, tuple[Path, float, int | None]]) -> dict[str, _Loaded]:
         """Have these LoRAs on the model: adapter name -> (file, strength, expert of the file or None for either).
 
-        Returns what was found in each file. What is on already is not read again. Raises ModelError and leaves the
-        model as it was.
+        Returns what was found in each file. What is on already is not read again. Raises ModelError; after that only
+        `use({})` leaves the model in a known state.
         """
-        added = []
-        try:
-            for name, (path, _, part) in wanted.items():
-                if name not in self._loaded:
-                    self._loaded[name] = self._load(name, path, part)
-                    added.append(name)
-        except Exception:
-            self._drop(added)
-            raise
+        # What goes leaves its memory to what comes.
         self._drop([name for name in self._loaded if name not in wanted])
+        for name, (path, _, part) in wanted.items():
+            if name not in self._loaded:
+                self._loaded[name] = self._load(name, path, part)
         strengths = {name: strength for name, (_, strength, _) in wanted.items()}
         if strengths != self._strengths:
             self._strengths = strengths
@@ -244,7 +240,8 @@ class Target:
             for module, (a, b) in found.pairs.items():
                 state[f"{module}.lora_A.weight"], state[f"{module}.lora_B.weight"] = a, b
             try:
-                with silent_libraries():
+                with silent_libraries(), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of PEFT, where there are several
                     self.model.load_lora_adapter(state, prefix=None, adapter_name=name, low_cpu_mem_usage=True)
             except (ValueError, RuntimeError, KeyError) as error:
                 raise ModelError(f"The LoRA {path.name} cannot be put on this model ({one_line(error)}).") from error
