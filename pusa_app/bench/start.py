@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil  # comes with accelerate
@@ -43,12 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     ratios, ours, bares, memory = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        bare_script = Path(folder) / "bare.py"
-        bare_script.write_text(BARE)
+        bare_page = BarePage(Path(folder))
         # The first start of each fills the disk's cache and does not count.
         for repetition in range(options.repetitions + 1):
-            bare = _start([str(bare_script)], None)[0]
-            own, megabytes = _start([str(APP), "--data-dir", folder], "--port")
+            bare = start_seconds(bare_page.command)[0]
+            own, megabytes = start_seconds([str(APP), "--data-dir", folder, "--port"])
             if repetition == 0:
                 continue
             ratios.append(own / bare)
@@ -71,28 +70,44 @@ def _verdict(name: str, value: float, goal: float) -> bool:
     return met
 
 
-def _start(command: list[str], port_option: str | None) -> tuple[float, float]:
-    """Seconds from the start of a Python program to its first served page, and its memory then, in MB."""
-    port = str(_free_port())
-    arguments = [sys.executable, *command, *([port_option] if port_option else []), port]
+class BarePage:
+    """The least that Gradio serves, as a program in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        script = folder / "bare.py"
+        script.write_text(BARE)
+        self.command = [str(script)]
+
+
+def start_seconds(command: Sequence[str]) -> tuple[float, float]:
+    """Seconds from the start of a Python program to its first served page, and its memory then, in MB.
+
+    The number of a free port is put behind the command.
+    """
     started = time.perf_counter()
-    with _running(arguments) as process:
-        while not _served(int(port)):
-            if process.poll() is not None:
-                raise RuntimeError(f"{command[0]} ended with exit code {process.returncode} before it served a page")
-            if time.perf_counter() - started > PATIENCE_SECONDS:
-                raise RuntimeError(f"{command[0]} served no page within {PATIENCE_SECONDS:.0f} seconds")
-            time.sleep(0.02)
-        return time.perf_counter() - started, _resident(process.pid)
+    with running(command) as process:
+        return time.perf_counter() - started, resident(process.pid)
 
 
 @contextlib.contextmanager
-def _running(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"}
+def running(command: Sequence[str], environment: Mapping[str, str] = os.environ) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python program that serves a page, from its first answer on until the end of the block."""
+    port = _free_port()
     process = subprocess.Popen(
-        arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=APP.parent
+        [sys.executable, *command, str(port)],
+        env={**environment, "GRADIO_ANALYTICS_ENABLED": "False"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=APP.parent,
     )
+
+    def served() -> bool:
+        if process.poll() is not None:
+            raise RuntimeError(f"{command[0]} ended with exit code {process.returncode} before it served a page")
+        return _served(port)
+
     try:
+        wait_until(served, PATIENCE_SECONDS)
         yield process
     finally:
         process.terminate()
@@ -103,6 +118,15 @@ def _running(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """Return when it is so; raises RuntimeError when it is not in time."""
+    deadline = time.perf_counter() + seconds
+    while not condition():
+        if time.perf_counter() > deadline:
+            raise RuntimeError(f"it did not happen within {seconds:.0f} seconds")
+        time.sleep(0.02)
+
+
 def _served(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
@@ -111,7 +135,7 @@ def _served(port: int) -> bool:
         return False
 
 
-def _resident(pid: int) -> float:
+def resident(pid: int) -> float:
     """Resident memory of a process in MB."""
     return float(psutil.Process(pid).memory_info().rss) / 2**20
 
