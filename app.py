@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
     from pusa_app.zerogpu import Making
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
+# Not every system has them all.
+ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def main() -> int:
     """Parse the arguments, start, and serve until Ctrl-C; returns the exit code."""
     parser = _parser()
     options = parser.parse_args()
+    _end_as_by_ctrl_c()
     in_space = bool(os.environ.get("SPACE_ID"))
     host = options.host or ("0.0.0.0" if in_space else "127.0.0.1")
     auth = _auth(parser, options.auth or os.environ.get("PUSA_AUTH"))
@@ -41,6 +45,7 @@ def main() -> int:
     from pusa_app.ui import build, look
 
     data_dir = options.data_dir.expanduser().absolute() if options.data_dir else default_data_dir()
+    os.environ["PUSA_DATA_DIR"] = str(data_dir)  # where the worker processes look for models
     shared = options.share or host not in LOCAL or auth is not None or options.shared
     settings = Settings(
         data_dir=data_dir,
@@ -81,6 +86,7 @@ def main() -> int:
         print(f"Port {settings.port} is taken: choose another one with --port.", file=sys.stderr)
         return 2
     finally:
+        _hear_no_signals()  # closing takes seconds at most: once is enough
         for part in (control, studio):
             if part is not None:
                 part.close()
@@ -95,6 +101,18 @@ def _borrowed(log_file: Path) -> Making:
     making = Making(log_file)
     making.warm(default_card().id)
     return making
+
+
+def _end_as_by_ctrl_c() -> None:
+    """Whoever asks the program to end, or closes its terminal, gets what Ctrl-C does: checkpoints, no worker left."""
+    for number in ENDS:
+        if number != signal.SIGINT and signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.default_int_handler)
+
+
+def _hear_no_signals() -> None:
+    for number in ENDS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -128,4 +146,7 @@ def _auth(parser: argparse.ArgumentParser, text: str | None) -> tuple[str, str] 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # before the page was there
+        sys.exit(130)

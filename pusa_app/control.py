@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Client, Connection, Listener, answer_challenge, deliver_challenge
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ class Control:
 
     def __init__(self, studio: Studio) -> None:
         self._studio, self._file = studio, _address_file(studio.settings)
-        self._listener = Listener(("127.0.0.1", 0), authkey=secret_of(studio.settings).encode())
+        # Who asks is asked for the secret in a thread of his own: one who says nothing keeps nobody else waiting.
+        self._listener, self._key = Listener(("127.0.0.1", 0)), secret_of(studio.settings).encode()
         part = self._file.with_suffix(".part")
         part.write_text(json.dumps({"port": self._listener.address[1], "pid": os.getpid()}), encoding="utf-8")
         os.replace(part, self._file)
@@ -101,19 +102,21 @@ class Control:
         while not self._closed:
             try:
                 connection = self._listener.accept()
-            except (OSError, EOFError, AuthenticationError):  # a stranger, or somebody who left
+            except (OSError, EOFError):  # somebody who left
                 continue
             threading.Thread(target=self._answer, args=(connection,), name="control", daemon=True).start()
 
     def _answer(self, connection: Connection) -> None:
-        with connection, contextlib.suppress(OSError, EOFError):
+        with connection, contextlib.suppress(OSError, EOFError, AuthenticationError):
+            deliver_challenge(connection, self._key)
+            answer_challenge(connection, self._key)
             if not connection.poll(TIMEOUT):
                 return
             try:
                 said: dict[str, Any] = {"ok": answer(self._studio, json.loads(connection.recv_bytes(MAX_BYTES)))}
             except UserError as error:
                 said = {"error": in_words(error)}
-            except (ValueError, TypeError, AttributeError):
+            except (ValueError, TypeError, AttributeError, RecursionError):
                 said = {"error": "This question was not understood: the program that runs may be of another version."}
             except Exception as error:
                 logging.getLogger(__name__).exception("control")

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pusa_app import media
-from pusa_app.errors import RecipeError
+from pusa_app.errors import RecipeError, StoreError
 from pusa_app.jobs import Job
 from pusa_app.settings import Settings
 from pusa_app.timeline import Recipe, Sweep, is_sweep
 
 Work = TypeVar("Work", Recipe, Sweep)
 CARD = ".job.json"
+STATE = ".state"
+# Folders of runs that we made, and checkpoints in them.
+_FOLDER, _STATE = re.compile(r"[0-9a-f]{24}"), re.compile(r"([0-9a-f]{24})\.state.*")
 
 
 class Results:
@@ -35,11 +38,11 @@ class Results:
 
     def state(self, job: Job) -> Path:
         """The checkpoint; those of later parts have a number behind."""
-        return self.folder(job) / f"{job.id}.state"
+        return self.folder(job) / f"{job.id}{STATE}"
 
     def states(self, job: Job) -> list[Path]:
         """The checkpoints that there are."""
-        return sorted(self.folder(job).glob(f"{job.id}.state*"))
+        return sorted(self.folder(job).glob(f"{job.id}{STATE}*"))
 
     def new_out(self, work: Recipe | Sweep, job_id: str) -> Path:
         """Where the video of a new job will be."""
@@ -68,18 +71,33 @@ class Results:
 
     def write_card(self, job: Job) -> None:
         """What the library needs to know again if the database is lost. Without it the job runs all the same."""
-        card = {"id": job.id, "owner": job.owner, "out": job.out, "created": job.created, "embed": job.embed}
+        names = ("id", "owner", "out", "created", "embed", "recipe")
+        card = {name: getattr(job, name) for name in names}
         with contextlib.suppress(OSError):
             (self.folder(job) / f"{job.id}{CARD}").write_text(json.dumps(card), encoding="utf-8")
 
     def remove_folder(self, folder: str) -> None:
         shutil.rmtree(self._settings.runs_dir / folder, ignore_errors=True)
 
-    def take_over_state(self, old: Job, new: Job) -> None:
-        """The checkpoints of a job become those of the one that goes on from it."""
+    def copy_state(self, old: Job, new: Job) -> None:
+        """The checkpoints of a job are from now on those of one that goes on from it too. Raises StoreError."""
         for path in self.states(old):
+            copy = path.with_name(new.id + path.name.removeprefix(old.id))
+            try:
+                os.link(path, copy)
+            except OSError:  # not every file system has links
+                try:
+                    shutil.copyfile(path, copy)
+                except OSError as error:
+                    reason = error.strerror or error
+                    raise StoreError(
+                        f"The checkpoint cannot be taken over: {reason}. See to that, then try again."
+                    ) from None
+
+    def remove_state(self, job: Job) -> None:
+        for path in self.states(job):
             with contextlib.suppress(OSError):
-                path.rename(path.with_name(new.id + path.name.removeprefix(old.id)))
+                path.unlink()
 
     # --- removing ----------------------------------------------------------------------------------------------------
 
@@ -95,6 +113,29 @@ class Results:
         for path in (*self.states(job), self.folder(job) / f"{job.id}{CARD}"):
             path.unlink(missing_ok=True)
 
+    def tidy(self, jobs: Iterable[Job]) -> None:
+        """Remove what a killed program left: unfinished files, folders of runs that nobody asked for in the end, and
+        checkpoints of no job.
+
+        jobs: all that there are. Only for the program that holds the data folder, before it makes anything.
+        """
+        jobs = list(jobs)
+        folders, ids = {self.folder(job).name for job in jobs}, {job.id for job in jobs}
+        for place in (self._settings.results_dir, self._settings.runs_dir):
+            for folder in (place, *_folders(place)):
+                media.remove_leftovers(folder, older_than=0)
+        for folder in _folders(self._settings.runs_dir):
+            names = {path.name for path in folder.iterdir()}
+            # One with a card was a job's: it stays, whatever became of the database.
+            ours = _FOLDER.fullmatch(folder.name) and not any(CARD in name for name in names)
+            if ours and folder.name not in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            for name in names:
+                state = _STATE.fullmatch(name)
+                if state and state[1] not in ids and f"{state[1]}{CARD}" not in names:
+                    (folder / name).unlink(missing_ok=True)
+
     # --- looking -----------------------------------------------------------------------------------------------------
 
     def used(self, jobs: Iterable[Job]) -> int:
@@ -107,35 +148,41 @@ class Results:
 
     def lost(self) -> list[Job]:
         """Jobs as their cards tell, oldest first, when there is no database to ask: ended, with a video or without."""
-        found = []
+        found: dict[str, Job] = {}
         for path in self._settings.runs_dir.glob(f"*/*{CARD}"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 card = json.loads(path.read_text(encoding="utf-8"))
                 out = self._settings.results_dir / Path(card["out"]).name
-                text = (path.parent / "recipe.json").read_text(encoding="utf-8")
+                # Older cards have none: the jobs of a folder differ in their seeds at most.
+                text = card.get("recipe") or (path.parent / "recipe.json").read_text(encoding="utf-8")
                 there = out.is_file()
-                found.append(
-                    Job(
-                        id=str(card["id"]),
-                        owner=str(card["owner"]),
-                        out=str(out),
-                        created=float(card["created"]),
-                        embed=bool(card["embed"]),
-                        folder=path.parent.name,
-                        recipe=text,
-                        state="done" if there else "interrupted",
-                        finished=out.stat().st_mtime if there else float(card["created"]),
-                        message="" if there else "The queue was damaged and begun anew.",
-                        **words_of(text),
-                    )
+                job = Job(
+                    id=str(card["id"]),
+                    owner=str(card["owner"]),
+                    out=str(out),
+                    created=float(card["created"]),
+                    embed=bool(card["embed"]),
+                    folder=path.parent.name,
+                    recipe=text,
+                    state="done" if there else "interrupted",
+                    finished=out.stat().st_mtime if there else float(card["created"]),
+                    message="" if there else "The queue was damaged and begun anew.",
+                    **words_of(text),
                 )
-        return sorted(found, key=lambda job: job.created)
+                # Of those that were resumed one after the other, the last one has the video and the checkpoint.
+                if job.out not in found or found[job.out].created < job.created:
+                    found[job.out] = job
+        return sorted(found.values(), key=lambda job: job.created)
 
 
 def companions(out: Path) -> list[Path]:
     """What lies beside a video: poster, recipe, and of a sweep its contact sheet and its cells."""
     beside = [out.with_suffix(".jpg"), out.with_suffix(".json"), out.with_suffix(".png")]
     return [path for path in (*beside, out.with_name(f"{out.stem}-cells")) if path.exists()]
+
+
+def _folders(place: Path) -> list[Path]:
+    return [path for path in place.iterdir() if path.is_dir()] if place.is_dir() else []
 
 
 def words_of(recipe_json: str) -> dict[str, Any]:

@@ -39,6 +39,7 @@ Work = TypeVar("Work", Recipe, Sweep)
 
 LOCAL = "local"  # the owner of what is made at this machine
 INTERRUPTED = "The program ended before this video was finished."
+GONE = "This video is no longer there."
 HOUSEKEEPING_SECONDS = 3600.0
 
 __all__ = [
@@ -75,7 +76,7 @@ class Studio:
             self._store = JobStore(self.settings.queue_file)
             self._results = Results(self.settings)
             self._log = EventLog()
-            self._submitting = threading.Lock()
+            self._submitting = threading.RLock()  # who adds jobs, or removes what others may be made from
             self._started: dict[str, float] = {}
             self._attending: dict[str, object] = {}  # whose jobs are made inline, and by whom
             self._recover()
@@ -191,6 +192,8 @@ class Studio:
                 "try again when some are done, or cancel some."
             )
         used, quota = self.usage(owner)
+        if quota is not None and used >= quota and self.purge(time.time() + 1, owner):  # what he has deleted goes first
+            used, quota = self.usage(owner)
         if quota is not None and used >= quota:
             raise RecipeError(
                 f"Your videos take {_megabytes(used)} of {_megabytes(quota)}: delete some in the library first."
@@ -269,35 +272,61 @@ class Studio:
     def resume(self, job_id: str, owner: str) -> Job:
         """A new job that goes on from the checkpoint of one that ended without a video, before the owner's others.
 
-        The old one leaves the lists. Without a checkpoint it begins anew.
+        The old one leaves the lists. Without a checkpoint it begins anew. Asked for twice it happens once.
         """
-        old = self._again(job_id, owner)
-        if old.state == "done":
-            raise RecipeError("This video is finished: there is nothing to resume.")
-        new = self._copy(old, out=old.out, source=old.id)
-        self._results.take_over_state(old, new)
-        return self._go_first(old, new)
+        with self._submitting:
+            if (heir := self._heir(self._mine(job_id, owner))) is not None:
+                return heir
+            old = self._again(job_id, owner)
+            if old.state == "done":
+                raise RecipeError("This video is finished: there is nothing to resume.")
+            new = self._copy(old, out=old.out, source=old.id)
+            try:
+                # The old one keeps its own until the new one is sure to be there.
+                self._results.copy_state(old, new)
+                new = self._go_first(old, new)
+            except StoreError:
+                self._results.remove_state(new)
+                raise
+            self._results.remove_state(old)
+            return new
+
+    def _heir(self, job: Job) -> Job | None:
+        """The job that goes on from this one, as long as it is not known how it ends."""
+        heirs = [other for other in self._store.of_out(job.out) if other.source == job.id and not other.ended]
+        return heirs[-1] if heirs else None
 
     def retry(self, job_id: str, owner: str) -> Job:
         """A new job that makes the same from the start; one that ended without a video leaves the lists."""
-        old = self._again(job_id, owner)
-        return self._go_first(old, self._copy(old))
+        with self._submitting:
+            old = self._again(job_id, owner)
+            return self._go_first(old, self._copy(old))
 
     def duplicate(self, job_id: str, owner: str) -> Job:
         """The same once more, at the end of the queue, whatever state the job is in."""
-        job = self._mine(job_id, owner)
-        self._check_room([self._work(job)], owner)
-        return self._queued(self._store.add(self._copy(job)))[0]
+        with self._submitting:
+            job = self._mine(job_id, owner)
+            self._check_room([self._work(job)], owner)
+            return self._queued(self._store.add(self._copy(job)))[0]
 
     def resume_all(self, owner: str) -> int:
-        """Go on after a restart: resume what was interrupted, then start what waits; returns how many jobs that are."""
-        interrupted = self.interrupted(owner)
+        """Go on after a restart: resume what was interrupted, then start what waits; returns how many jobs that are.
+
+        What cannot be resumed stays as it is and keeps nothing else from going on; its reason is raised when there is
+        nothing else.
+        """
+        interrupted, refused = self.interrupted(owner), None
         # Still paused, so that the order is right before the first one starts.
         self._store.pause(owner, "restart")
         for job in reversed(interrupted):
-            self.resume(job.id, owner)
+            try:
+                self.resume(job.id, owner)
+            except UserError as error:
+                refused = error
         count = len(self._store.jobs(owner=owner, state="queued"))
         self.unpause(owner)
+        if refused is not None and not count:
+            raise refused
         return count
 
     def interrupted(self, owner: str) -> list[Job]:
@@ -312,6 +341,8 @@ class Studio:
         old = self._mine(job_id, owner)
         if not old.ended:
             raise RecipeError("This video is still being made: cancel it first.")
+        if old.deleted is not None and old.state != "done":  # another one is made in its place already
+            raise RecipeError(GONE)
         card_of(old.model)
         missing = [path for path in self._work(old).paths if not os.path.exists(path)]
         if missing:
@@ -326,12 +357,7 @@ class Studio:
 
     def _go_first(self, old: Job, new: Job) -> Job:
         """Queue a job before the others of its owner, in the place of the old one."""
-        waiting = [job.id for job in self._store.jobs(owner=old.owner, state="queued")]
-        (new,) = self._store.add(new)
-        self._store.reorder(old.owner, [new.id, *waiting])
-        if old.state != "done":
-            self._store.mark(old.owner, [old.id], deleted=True)
-        return self._queued([new])[0]
+        return self._queued([self._store.add_again(new, old)])[0]
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -491,22 +517,32 @@ class Studio:
         return self._store.mark(owner, ids, deleted=True)
 
     def restore(self, ids: Iterable[str], owner: str) -> int:
-        return self._store.mark(owner, ids, deleted=False)
+        with self._submitting:  # not in the midst of a purge
+            return self._store.mark(owner, ids, deleted=False)
 
     def usage(self, owner: str) -> tuple[int, int | None]:
         """Bytes that the owner's videos, sources and checkpoints take, and how many they may."""
         return self._results.used(self._store.jobs(owner=owner)), self.settings.quota_bytes
 
-    def purge(self, before: float | None = None) -> int:
-        """Remove the files of what was deleted before a time, by default a day ago; returns how many jobs that were."""
+    def purge(self, before: float | None = None, owner: str | None = None) -> int:
+        """Remove the files of what was deleted before a time, by default a day ago; returns how many jobs that were.
+
+        owner: only his.
+        """
         expired = self._store.expired(time.time() - self.settings.trash_seconds if before is None else before)
+        count = 0
         for job in expired:
             with self._submitting:
+                now = self._store.get(job.id)
+                if now is None or now.deleted is None or owner not in (None, job.owner):
+                    continue
                 alone = [len(self._store.of_folder(job.folder)) == 1, len(self._store.of_out(job.out)) == 1]
-                self._store.forget(job.id)
+                # What cannot be removed now is tried again at the next purge, so the job is forgotten last.
                 with contextlib.suppress(OSError):
                     self._results.remove(job, *alone)
-        return len(expired)
+                    self._store.forget(job.id)
+                    count += 1
+        return count
 
     # --- the worker --------------------------------------------------------------------------------------------------
 
@@ -592,29 +628,31 @@ class Studio:
 
     def _learn(self, job_id: str, seconds: float) -> None:
         """Keep how long a step of this kind of run takes, decoding and writing shared out among them."""
-        job = self._store.get(job_id)
-        if job is None or job.source or job.attempt > 1 or self.sweep(job) is not None:
-            return
-        recipe = self.recipe(job)
-        took = seconds / (recipe.steps * len(plan_of(recipe).parts))
-        before = self._store.pace(_kind(recipe))
-        with contextlib.suppress(StoreError):
+        with contextlib.suppress(StoreError):  # no reason to lose a video
+            job = self._store.get(job_id)
+            if job is None or job.source or job.attempt > 1 or self.sweep(job) is not None:
+                return
+            recipe = self.recipe(job)
+            took = seconds / (recipe.steps * len(plan_of(recipe).parts))
+            before = self._store.pace(_kind(recipe))
             self._store.set_pace(_kind(recipe), took if before is None else 0.5 * (before + took))
 
     # --- keeping the house -------------------------------------------------------------------------------------------
 
     def _recover(self) -> None:
+        for job in self._store.jobs(state="running"):
+            # Videos come into their place when they are whole. The program ended before it could write that down.
+            if Path(job.out).is_file() and self._store.move(job.id, "running", "done"):
+                self._results.remove_state(job)
+                with contextlib.suppress(UserError):
+                    worker.save_beside(Path(job.out), self._work(job))
         self._store.recover(INTERRUPTED)
-        if self._store.broken is None:
-            return
-        lost = self._results.lost()
-        if lost:
+        if self._store.broken is not None and (lost := self._results.lost()):
             self._store.add(*lost)
+        with contextlib.suppress(OSError):
+            self._results.tidy(self._store.jobs())
 
     def _housekeeping(self) -> None:
-        for folder in (self.settings.results_dir, self.settings.runs_dir):
-            if folder.is_dir():
-                media.remove_leftovers(folder)
         while not self._closing.is_set():
             with contextlib.suppress(UserError):
                 self.purge()
@@ -633,7 +671,7 @@ class Studio:
     def _mine(self, job_id: str, owner: str) -> Job:
         job = self.job(job_id, owner)
         if job is None:
-            raise RecipeError("This video is no longer there.")
+            raise RecipeError(GONE)
         return job
 
     def _waiting(self, job_id: str, owner: str) -> Job:

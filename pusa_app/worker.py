@@ -32,6 +32,8 @@ from pusa_app.errors import RunCancelled, UserError, in_words, is_memory
 from pusa_app.events import Cancelled, Done, Event, Failed, Preview, Progress
 
 if TYPE_CHECKING:
+    from pusa_app.render import Clip
+    from pusa_app.sweep import SweepResult
     from pusa_app.timeline import Recipe, Sweep
 
 Work = TypeVar("Work", "Recipe", "Sweep")
@@ -153,15 +155,14 @@ class Worker:
         if cancelled():
             return Cancelled()
         _count_memory_from_here()
-        num_frames = self._make(work, out, tell, cancelled, options)
-        self._save_poster(out)
-        self._save_sidecar(work, out)
-        return Done(str(out), work.to_json(), time.monotonic() - started, num_frames)
+        made = self._make(work, out, tell, cancelled, options)
+        save_beside(out, work, self._log, getattr(made, "middle", None))
+        return Done(str(out), work.to_json(), time.monotonic() - started, made.num_frames)
 
     def _make(
         self, work: Recipe | Sweep, out: Path, tell: Any, cancelled: Callable[[], bool], options: Mapping[str, Any]
-    ) -> int:
-        """Render to `out`; returns the number of frames there."""
+    ) -> Clip | SweepResult:
+        """Render to `out`; returns what is there."""
         from pusa_app.timeline import Sweep
 
         embed = _seen_from if options.get("embed", True) else _nothing
@@ -181,12 +182,10 @@ class Worker:
                 state_path=state,
                 fatal=None if options.get("lean") else is_memory,
                 log=self._log,
-            ).num_frames
+            )
         from pusa_app.render import render
 
-        return render(
-            work, self._backbone, tell, out=out, cancelled=cancelled, state_path=state, embed=embed
-        ).num_frames
+        return render(work, self._backbone, tell, out=out, cancelled=cancelled, state_path=state, embed=embed)
 
     def _load(self, model: str, lean: int, tell: Any) -> None:
         if self._loaded == (model, lean):
@@ -207,28 +206,41 @@ class Worker:
             if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
 
-    def _save_poster(self, out: Path) -> None:
-        """The frame in the middle, for lists. Its lack is no reason to lose a video."""
-        from pusa_app import media
 
-        try:
-            info = media.check_clip(out)
-            middle = info.num_frames // 2
-            frames = media.load_clip(out, info.width, info.height, fps=info.fps, start=middle, num_frames=1)
-            media.save_poster(frames[0], poster_of(out))
-        except (UserError, OSError):
-            self._log.exception("poster of %s", out.name)
+def save_beside(out: Path, work: Recipe | Sweep, log: logging.Logger | None = None, frame: Any = None) -> None:
+    """Write the poster and the recipe beside a video. Their lack is no reason to lose it: never raises.
 
-    def _save_sidecar(self, work: Recipe | Sweep, out: Path) -> None:
-        """The recipe beside the video, which keeps it when the video is re-encoded or holds none."""
-        from pusa_app import media
+    frame: uint8 (H, W, 3), the poster where it is at hand; else it is read from the video.
+    """
+    log = log or logging.getLogger(__name__)
+    try:
+        _save_poster(out, frame)
+    except (UserError, OSError):
+        log.exception("poster of %s", out.name)
+    try:
+        _save_sidecar(out, work)
+    except (UserError, OSError):
+        log.exception("sidecar of %s", out.name)
 
-        path = sidecar_of(out)
-        try:
-            with media.atomic_output(path) as part, media.writing(path.name):
-                part.write_text(_seen_from(work, out.parent).to_json(), encoding="utf-8")
-        except UserError:
-            self._log.exception("sidecar of %s", out.name)
+
+def _save_poster(out: Path, frame: Any) -> None:
+    """The frame in the middle, for lists."""
+    from pusa_app import media
+
+    if frame is None:
+        info = media.check_clip(out)
+        middle = info.num_frames // 2
+        frame = media.load_clip(out, info.width, info.height, fps=info.fps, start=middle, num_frames=1)[0]
+    media.save_poster(frame, poster_of(out))
+
+
+def _save_sidecar(out: Path, work: Recipe | Sweep) -> None:
+    """The recipe beside the video, which keeps it when the video is re-encoded or holds none."""
+    from pusa_app import media
+
+    path = sidecar_of(out)
+    with media.atomic_output(path) as part, media.writing(path.name):
+        part.write_text(_seen_from(work, out.parent).to_json(), encoding="utf-8")
 
 
 def _seen_from(work: Work, folder: Path) -> Work:

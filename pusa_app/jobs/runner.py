@@ -115,6 +115,9 @@ class BaseRunner:
         try:
             end = yield from self._heard(job, attempt)
             while isinstance(end, Failed) and end.memory and job.attempt < ATTEMPTS and job.id not in self.cancelled:
+                if self.stopping:
+                    end = None
+                    break
                 # What is left of it would keep its memory, and a CUDA context may be broken.
                 renew()
                 begun = self.store.again(job.id, AGAIN)

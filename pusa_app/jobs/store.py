@@ -97,6 +97,18 @@ class JobStore:
         with self._writing() as connection:
             return [_insert(connection, job) for job in jobs]
 
+    def add_again(self, job: Job, old: Job) -> Job:
+        """Keep a new job that is made in place of an ended one, before all others of its owner that wait.
+
+        In the same moment the old one leaves the lists, unless it has a video.
+        """
+        with self._writing() as connection:
+            job = _insert(connection, job)
+            _order(connection, job.owner, [job.id])
+            if old.state != "done":
+                connection.execute("UPDATE job SET deleted = ? WHERE id = ? AND deleted IS NULL", (time.time(), old.id))
+            return _job(connection.execute("SELECT * FROM job WHERE id = ?", (job.id,)).fetchone())
+
     def get(self, job_id: str) -> Job | None:
         """The job as it is now."""
         return self._one("SELECT * FROM job WHERE id = ?", (job_id,))
@@ -173,16 +185,7 @@ class JobStore:
         Those that `ids` leaves out keep their order behind them; names of other jobs are passed over.
         """
         with self._writing() as connection:
-            rows = connection.execute(
-                "SELECT id, position FROM job WHERE owner = ? AND state = 'queued' ORDER BY position", (owner,)
-            ).fetchall()
-            waiting = [row["id"] for row in rows]
-            wanted = [job_id for job_id in dict.fromkeys(ids) if job_id in waiting]
-            order = wanted + [job_id for job_id in waiting if job_id not in wanted]
-            connection.executemany(
-                "UPDATE job SET position = ? WHERE id = ?",
-                [(row["position"], job_id) for row, job_id in zip(rows, order, strict=True)],
-            )
+            _order(connection, owner, ids)
 
     def pause(self, owner: str, reason: str = "user") -> None:
         """Start none of an owner's waiting jobs."""
@@ -302,6 +305,19 @@ def _insert(connection: sqlite3.Connection, job: Job) -> Job:
     values = [getattr(job, name) for name in FIELDS]
     connection.execute(f"INSERT INTO job ({', '.join(FIELDS)}) VALUES ({marks})", values)
     return job
+
+
+def _order(connection: sqlite3.Connection, owner: str, ids: Sequence[str]) -> None:
+    rows = connection.execute(
+        "SELECT id, position FROM job WHERE owner = ? AND state = 'queued' ORDER BY position", (owner,)
+    ).fetchall()
+    waiting = [row["id"] for row in rows]
+    wanted = [job_id for job_id in dict.fromkeys(ids) if job_id in waiting]
+    order = wanted + [job_id for job_id in waiting if job_id not in wanted]
+    connection.executemany(
+        "UPDATE job SET position = ? WHERE id = ?",
+        [(row["position"], job_id) for row, job_id in zip(rows, order, strict=True)],
+    )
 
 
 def _job(row: sqlite3.Row) -> Job:

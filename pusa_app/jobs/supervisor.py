@@ -18,6 +18,11 @@ from pusa_app.jobs.store import JobStore
 
 POLL_SECONDS = 0.1
 TERMINATE_SECONDS = 5.0
+# When the program ends, a running job has so long to come to its next step and to leave a checkpoint there.
+STOP_SECONDS = 3.0
+# What ends a whole group of processes. The worker may be gone before the program has heard of it.
+FAREWELLS = {-getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)}
+FAREWELL_SECONDS = 2.0
 
 # What the two sides say to each other over the pipe: tuples, first the verb.
 #   to the worker    ("run", job id, recipe JSON, output path, options) | ("cancel", job id) | ("warm", model id)
@@ -72,7 +77,7 @@ class Supervisor(BaseRunner):
             self.nudge()
 
     def stop(self) -> None:
-        """End the workers and the threads; running jobs become interrupted."""
+        """End the workers and the threads; running jobs become interrupted, with a checkpoint if they hear of it."""
         with self.wake:
             self.stopping = True
             self.wake.notify_all()
@@ -154,28 +159,34 @@ class _Lane:
             code = self._exit_code()
             if job.id in owner.cancelled:
                 return Cancelled()
+            if code in FAREWELLS:
+                with owner.wake:
+                    owner.wake.wait_for(lambda: owner.stopping, FAREWELL_SECONDS)
             return None if owner.stopping else Failed(_why(code), memory=code == -signal.SIGKILL)
 
     def _follow(self, job: Job, pipe: Connection) -> Generator[Event, None, Event | None]:
         owner = self._owner
-        deadline: float | None = None
-        while not owner.stopping:
-            if job.id in owner.cancelled:
-                if deadline is None:
+        asked: float | None = None
+        while True:
+            cancelled = job.id in owner.cancelled
+            if cancelled or owner.stopping:
+                now = time.monotonic()
+                if asked is None:
                     pipe.send(("cancel", job.id))
-                    deadline = time.monotonic() + owner.grace_seconds
-                elif time.monotonic() > deadline:
+                    asked = now
+                elif now > asked + (STOP_SECONDS if owner.stopping else owner.grace_seconds):
                     self._end_worker()
-                    return Cancelled()
+                    return Cancelled() if cancelled else None
             if not pipe.poll(POLL_SECONDS):
                 continue
             job_id, event = pipe.recv()
             if job_id != job.id:
                 continue
+            if isinstance(event, Cancelled) and not cancelled:
+                return None  # it was the program that asked
             if isinstance(event, Done | Failed | Cancelled):
                 return event
             yield event
-        return None
 
     # --- the process -------------------------------------------------------------------------------------------------
 
