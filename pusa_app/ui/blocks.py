@@ -19,7 +19,7 @@ import gradio as gr
 from pusa_app.errors import RecipeError, UserError
 from pusa_app.jobs import Job
 from pusa_app.presets import delete_preset, find_preset, preset_from, save_preset
-from pusa_app.studio import Studio, card_of, cards, default_card
+from pusa_app.studio import Studio, card_of, default_card
 from pusa_app.timeline import get_task
 from pusa_app.ui import api, strings
 from pusa_app.ui.choices import NAMES, Choices
@@ -27,6 +27,7 @@ from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.form import Form, new_seed, verdicts
 from pusa_app.ui.gallery import folder_of
 from pusa_app.ui.library import Library
+from pusa_app.ui.models import Models
 from pusa_app.ui.placing import continued, placed, with_clip, with_frame
 from pusa_app.ui.player import caption, idle, make_player, make_stage, picture_of, publish, safe, stage_value
 from pusa_app.ui.queue import (
@@ -54,8 +55,8 @@ BELL = (
     '<path class="top-strike" d="M3.5 3.5l13 13"/></svg>'
 )
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-# Polling needs no queue: one request, one answer.
-POLLING: dict[str, Any] = {**QUIET, "concurrency_limit": None, "queue": False, "trigger_mode": "once"}
+# Polling needs no queue: one request, one answer. What is asked meanwhile is asked once more after it.
+POLLING: dict[str, Any] = {**QUIET, "concurrency_limit": None, "queue": False, "trigger_mode": "always_last"}
 
 
 def build(studio: Studio) -> gr.Blocks:
@@ -63,7 +64,7 @@ def build(studio: Studio) -> gr.Blocks:
     age = studio.settings.cache_seconds
     with gr.Blocks(title=strings.NAME, analytics_enabled=False, fill_width=True, delete_cache=(3600, age)) as page:
         gr.HTML(_top_bar(), js_on_load=(HERE / "top_bar.js").read_text("utf-8"), elem_id="top", apply_default_css=False)
-        library = Library(studio)
+        library, models = Library(studio), Models(studio)
         library.build_drop()
         with gr.Tabs(elem_id="pages") as pages:
             with gr.Tab("Create", elem_id="page-create", id="create"):
@@ -74,11 +75,12 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab(strings.LIBRARY_TITLE, elem_id="page-library", id="library"):
                 library.build()
             with gr.Tab("Models", elem_id="page-models"):
-                gr.HTML(_models())
+                models.build()
             with gr.Tab("Help", elem_id="page-help"):
                 gr.Markdown(strings.HELP)
         create.wire(page, pages, queue)
         library.wire(create.owner, create.form, pages)
+        models.wire(page, create.form.model)
         api.add(studio)
     # Polling must not queue behind other polls; runs are limited by the worker and not by the page.
     page.queue(max_size=200, default_concurrency_limit=8)
@@ -630,19 +632,3 @@ def _top_bar() -> str:
         'stroke="currentColor" stroke-width="1.6"/><path d="M10 3a7 7 0 0 1 0 14z" fill="currentColor"/></svg>'
         "</button></span></div>"
     )
-
-
-def _models() -> str:
-    rows = []
-    for card in cards():
-        spec = card.spec
-        there = card.folder is not None
-        rows.append(
-            f'<li class="model"><div class="model-name">{safe(card.title)} <code>{safe(card.id)}</code>'
-            f'<span class="model-state" data-ready="{str(there).lower()}">'
-            f"{strings.READY if there else strings.ABSENT}</span></div>"
-            f"<p>{safe(card.summary)}</p><p class='model-facts'>{spec.width} x {spec.height} pixels, "
-            f"{spec.lengths()[0]} to {spec.lengths()[-1]} frames at {spec.fps:g} a second, licence {safe(card.licence)}"
-            "</p></li>"
-        )
-    return f'<p class="lead">{strings.MODELS_INTRO}</p><ul class="models">{"".join(rows)}</ul>'

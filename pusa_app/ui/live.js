@@ -9,11 +9,12 @@ let going = null, version = null, failures = 0, asked = false, over = false;
 
 // --- seconds that are not slowed down in a tab that nobody looks at -----------------------------------------------------
 
-let wake = () => {};
-let timer = (call, after) => { wake = call; setTimeout(() => wake(), after); };
+let wake = () => {}, pending = 0;
+let timer = (call, after) => { wake = call; clearTimeout(pending); pending = setTimeout(() => wake(), after); };
 try {
-  const address = URL.createObjectURL(new Blob(['onmessage = e => setTimeout(() => postMessage(0), e.data)']));
-  const clock = new Worker(address);
+  // One timer: a new one takes the place of the old.
+  const code = 'let t; onmessage = e => { clearTimeout(t); t = setTimeout(() => postMessage(0), e.data); }';
+  const clock = new Worker(URL.createObjectURL(new Blob([code])));
   clock.onmessage = () => wake();
   timer = (call, after) => { wake = call; clock.postMessage(after); };
 } catch { /* a page that may start no worker is told of the end of a run a minute late */ }
@@ -33,8 +34,11 @@ async function answers() {
   } catch { return null; }
 }
 
+let beating = false;
 async function beat() {
+  beating = true;
   const app = await answers();
+  beating = false;
   if (over) return;
   if (app === null) {
     failures++;
@@ -47,6 +51,11 @@ async function beat() {
   if (failures) { failures = 0; find(); }
   if (props.value?.active || asked) { asked = false; trigger('tick', {}); }
   timer(beat, props.value?.active || asked ? WORKING : IDLE);
+}
+
+/** Something begins or came to rest: do not sleep over it. */
+function hurry() {
+  if (!beating && !failures) timer(beat, WORKING);
 }
 
 function lose() {
@@ -63,8 +72,8 @@ function find() {
 
 /** Ask now, and not when the clock comes round. */
 function ask() {
-  asked = false;
-  if (!failures) trigger('tick', {});
+  if (failures) asked = true;
+  else trigger('tick', {});
 }
 
 // --- what the page says of it ---------------------------------------------------------------------------------------
@@ -74,6 +83,7 @@ function draw() {
   const v = props.value || {};
   // An answer may come later than a newer one: what has come to rest is asked once more.
   if (active && !v.active) asked = true;
+  if (active !== !!v.active) hurry();
   active = !!v.active;
   const now = new Set(v.going || []);
   const ends = [...(going || [])].filter(id => !now.has(id) && v.ended?.[id]).map(id => ({ id, ...v.ended[id] }));

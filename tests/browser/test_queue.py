@@ -260,6 +260,7 @@ def test_a_paused_queue_begins_nothing_until_it_goes_on(server: Server, visit: V
     page.click(".q-pause")
     page.locator(".q-summary", has_text="paused").wait_for()
     press(page, "runs", "cancel", "running")
+    wait_for_names(page, [], "running")
     open_create(page)
     page.fill("#steps input[type=number]", "2")
     page.keyboard.press("Tab")
