@@ -36,13 +36,17 @@ SCRATCH = "The folder for unfinished frames"
 
 @dataclass(frozen=True)
 class Clip:
-    """A finished clip: its frames, uint8 (n, H, W, 3), when it was rendered into memory, else the file it is in."""
+    """A finished clip: its frames, uint8 (n, H, W, 3), when it was rendered into memory, else the file it is in.
+
+    middle: a frame from about its middle, (H, W, 3), of a clip in a file; reading it back would take two programs.
+    """
 
     frames: np.ndarray | None
     path: Path | None
     recipe: Recipe
     num_frames: int
     seconds: float  # that the run took
+    middle: np.ndarray | None = None
 
 
 def render(
@@ -120,7 +124,7 @@ def _finish(
     embed: Callable[[Any, Path], Any] | None,
 ) -> Clip:
     """Take the frames of the result to where they belong."""
-    timeline, frames, count = recipe.timeline, None, 0
+    timeline, frames, count, middle = recipe.timeline, None, 0, _Middle()
     with contextlib.closing(chunks):  # type: ignore[type-var]
         if out is None:
             frames = np.concatenate(list(chunks))
@@ -133,10 +137,36 @@ def _finish(
                 for chunk in chunks:
                     run.check()
                     writer.write(chunk)
+                    middle.see(chunk)
                     count += len(chunk)
                 run.tell("writing", 0, 1)
             run.tell("writing", 1, 1)
-    return Clip(frames, out, recipe, count, run.seconds)
+    return Clip(frames, out, recipe, count, run.seconds, middle.frame)
+
+
+class _Middle:
+    """A frame from about the middle of a stream whose length nobody knows: at most MOST of them are held."""
+
+    MOST = 16
+
+    def __init__(self) -> None:
+        self._held: list[np.ndarray] = []
+        self._every, self._count = 1, 0
+
+    def see(self, chunk: np.ndarray) -> None:
+        for frame in chunk:
+            if self._count % self._every == 0:
+                self._held.append(frame.copy())
+                if len(self._held) > self.MOST:
+                    del self._held[1::2]
+                    self._every *= 2
+            self._count += 1
+
+    @property
+    def frame(self) -> np.ndarray | None:
+        if not self._held:
+            return None
+        return self._held[min(round(self._count // 2 / self._every), len(self._held) - 1)]
 
 
 class _Maker:

@@ -510,3 +510,17 @@ class TestModels:
 
         code = "import sys, pusa_app.models; assert 'torch' not in sys.modules and 'diffusers' not in sys.modules"
         subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "low", "high"), [([1], 0, 0), ([1, 6, 6], 5, 7), ([1] * 37, 16, 20), ([50] * 9, 209, 241)]
+)
+def test_a_frame_from_the_middle_is_at_hand(lengths, low, high):
+    from pusa_app.render import _Middle
+
+    middle, at = _Middle(), 0
+    for length in lengths:
+        middle.see(np.arange(at, at + length, dtype=np.int32)[:, None, None, None] * np.ones((1, 2, 2, 3), np.int32))
+        at += length
+    assert low <= middle.frame[0, 0, 0] <= high
+    assert _Middle().frame is None
