@@ -198,9 +198,66 @@ BELL = {
 
 PART = "Part {part} of {parts}"
 TIMELINE = "Timeline"
-MODELS_INTRO = "A model is a folder of weights. These are the ones that this program knows."
-READY = "ready"
-ABSENT = "not on this machine"
+MODELS = {
+    "title": "Models",
+    "intro": "A model is a folder of weights. Download one once, and it works without a network.",
+    "host_only": "Whoever runs this program adds models: on this page of his own machine, or on the command line.",
+    "does": "Does:",
+    "about": "About it",
+    "trained": "Trained for:",
+    "page": "its page",
+    "progress": "Downloaded",
+    "keep": "Keep it",
+    "own": "Use a folder or a file that you have",
+    "own_help": "It stays where it is, and nothing is copied.",
+    "path": "Folder or file on this machine",
+    "path_example": "/home/me/models/mochi-1-preview",
+    "which": "It is",
+    "use": "Use it",
+    "token": "Access token",
+    "token_field": "Token of huggingface.co",
+    "token_help": "Only gated models need one. It is kept where all programs of Hugging Face look for it.",
+    "token_there": "There is one on this machine. A new one takes its place.",
+    "token_keep": "Keep",
+    "token_drop": "Forget it",
+}
+MODELS_STATES = {"here": "ready", "busy": "downloading", "partial": "partly here", "missing": "not here"}
+MODELS_VERBS = {
+    "download": "Download {size}",
+    "download_about": "Download about {size}",
+    "resume": "Resume",
+    "rest": "Download the rest",
+    "finish": "Finish",
+    "pause": "Pause",
+    "remove": "Delete…",
+    "forget": "Forget…",
+}
+MODELS_PHASES = {
+    "looking": "Asking the hub what there is to download",
+    "converting": "Putting the model together",
+    "done": "Done",
+}
+MODELS_PLACES = {"built-in": "built in", "own": "your folder"}
+MODELS_ABOUT = "about "
+MODELS_OF = "{have} of {size}"
+MODELS_LEFT = "{clock} left"
+MODELS_SIZE_LATER = "the hub tells its size"
+MODELS_EVERYTHING = "all tasks"
+MODELS_NOT_YET = "this version cannot run it yet"
+MODELS_GATED = "gated: needs an access token"
+MODELS_DISK = "{free} free where downloads go, {folder}"
+MODELS_OWN_ID = "a model of its own"
+MODELS_REMOVE = "Deleting {title} frees {size}."
+MODELS_SURE_REMOVE, MODELS_SURE_FORGET = "Delete", "Take it off the list"
+MODELS_SHARED = "What {titles} needs too is kept."
+MODELS_FORGET = "{title} is your folder {folder}: it is taken off this list, and stays as it is."
+MODELS_REMOVED = "{title} is deleted; {size} are free again."
+MODELS_FORGOTTEN = "{title} is off the list; your folder is as it was."
+MODELS_ADDED = "{id} is on the list now."
+MODELS_NO_PATH = "Say where the folder or file is."
+MODELS_BAD_PATH = "That is no path: write where the folder or file is."
+MODELS_TOKEN_KEPT = "The token of {name} is kept."
+MODELS_HOST_ONLY = "Only whoever runs this program can do that, on its own machine or on the command line."
 
 HELP = """
 ## In a minute

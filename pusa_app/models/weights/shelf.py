@@ -29,7 +29,8 @@ class State:
 
     here: it can be opened; partial: some of its files are here; missing: none. have and size are bytes to download;
     size is None where nobody knows, and `about` says that it is not the hub's own number. place: "built-in", "own" (a
-    folder of the user's) or "" (the cache). entry is None for a folder that is no model of the catalogue.
+    folder of the user's) or "" (the cache). entry is None for a folder that is no model of the catalogue. asked: a
+    download of it was begun; without, what is here came for another model or with another program.
     """
 
     id: str
@@ -41,6 +42,7 @@ class State:
     place: Literal["", "built-in", "own"] = ""
     folder: Path | None = None
     own_files: tuple[str, ...] = ()
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,9 @@ def state_of(home: Home, entry: Entry, record: dict[str, Any] | None = None) -> 
         # What was converted is no longer in the cache, and nothing is left to download.
         size = size if size is not None else have
         return State(entry.id, entry, "here", size, size, not exact, folder=folder_here, own_files=files)
-    return State(entry.id, entry, "partial" if have or files else "missing", have, size, not exact, own_files=files)
+    state: Literal["partial", "missing"] = "partial" if have or files else "missing"
+    asked = entry.id in record["asked"]
+    return State(entry.id, entry, state, have, size, not exact, own_files=files, asked=asked)
 
 
 def known_files(home: Home, entry: Entry, part: Part, record: dict[str, Any]) -> Wanted:

@@ -1,0 +1,216 @@
+// All models, what is here of them, and what can be done about that. Rows are kept by model, so that neither a field nor
+// a question loses what was typed or chosen while a download moves on.
+const root = element.querySelector('.models');
+const rows = new Map();
+let answered = 0;  // the number of the question that was answered last
+
+const make = (tag, name, parent, text) => {
+  const node = document.createElement(tag);
+  node.className = name;
+  if (text != null) node.textContent = text;
+  if (tag === 'button') node.type = 'button';
+  parent?.append(node);
+  return node;
+};
+const button = (name, parent, text, press) => {
+  const node = make('button', `q-button ${name}`, parent, text);
+  node.addEventListener('click', press);
+  return node;
+};
+const write = (node, text) => { if (node.textContent !== (text || '')) node.textContent = text || ''; };
+const show = (node, shown) => { if (node.hidden === !!shown) node.hidden = !shown; };
+const mark = (node, name, value) => { if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value); };
+const act = (verb, id) => trigger('act', { verb, id });
+const link = (node, text, address) => {
+  write(node, text);
+  if (/^https:\/\//.test(address || '')) { mark(node, 'href', address); } else { node.removeAttribute('href'); }
+};
+const away = (name, parent) => {
+  const node = make('a', name, parent);
+  node.target = '_blank';
+  node.rel = 'noopener noreferrer';
+  return node;
+};
+
+// --- the frame ------------------------------------------------------------------------------------------------------
+
+const intro = make('p', 'lead', root, WORDS.intro);
+const disk = make('p', 'm-disk', root);
+const host = make('p', 'm-host', root, WORDS.host_only);
+const list = make('ul', 'm-list', root);
+list.setAttribute('aria-label', WORDS.title);
+
+const own = make('section', 'm-section', root);
+make('h3', 'm-title', own, WORDS.own);
+make('p', 'm-help', own, WORDS.own_help);
+const form = make('form', 'm-form', own);
+const field = (parent, label, node) => {
+  const box = make('label', 'm-field', parent);
+  make('span', 'm-label', box, label);
+  box.append(node);
+  return node;
+};
+const path = field(form, WORDS.path, make('input', 'm-input m-path'));
+path.type = 'text';
+path.spellcheck = false;
+path.placeholder = WORDS.path_example;
+const which = field(form, WORDS.which, make('select', 'm-input'));
+const use = make('button', 'q-button', form, WORDS.use);
+use.type = 'submit';
+form.addEventListener('submit', event => {
+  event.preventDefault();
+  // Gradio takes what is called a path for a file of its own.
+  trigger('add', { place: path.value, id: which.value });
+});
+
+const access = make('section', 'm-section', root);
+make('h3', 'm-title', access, WORDS.token);
+const token_help = make('p', 'm-help', access);
+const token_form = make('form', 'm-form', access);
+const token = field(token_form, WORDS.token_field, make('input', 'm-input m-path'));
+token.type = 'password';
+token.autocomplete = 'off';
+token.placeholder = 'hf_…';
+const keep_token = make('button', 'q-button', token_form, WORDS.token_keep);
+keep_token.type = 'submit';
+const drop = button('', token_form, WORDS.token_drop, () => trigger('token', { token: '' }));
+token_form.addEventListener('submit', event => {
+  event.preventDefault();
+  if (!token.value.trim()) return;
+  trigger('token', { token: token.value });
+  token.value = '';  // it is never shown again
+});
+
+// --- a row ----------------------------------------------------------------------------------------------------------
+
+function row(id) {
+  const node = make('li', 'm-row');
+  node.dataset.id = id;
+  const head = make('div', 'm-head', node);
+  const title = make('span', 'm-name', head);
+  const notes = make('span', 'm-notes', head);
+  const chip = make('span', 'm-chip', head);
+  const summary = make('p', 'm-summary', node);
+  const facts = make('p', 'm-facts', node);
+  const words = make('span', '', facts), licence = away('m-licence', facts), page = away('m-page', facts);
+  const more = make('details', 'm-more', node);
+  const does = make('summary', 'm-does', more);
+  const trained = make('p', 'm-trained', more);
+  const reasons = make('ul', 'm-reasons', more);
+  const where = make('p', 'm-where', node);
+  const progress = make('div', 'm-progress', node);
+  const bar = make('div', 'q-bar m-bar', progress);
+  const fill = make('div', 'q-fill m-fill', bar);
+  bar.setAttribute('role', 'progressbar');
+  bar.setAttribute('aria-valuemin', 0);
+  bar.setAttribute('aria-valuemax', 100);
+  const figures = make('p', 'm-figures', progress);
+  const message = make('p', 'm-message', node);
+  message.setAttribute('role', 'alert');
+  const acts = make('div', 'm-acts', node);
+  const question = make('div', 'm-question', node);
+  const asked = make('p', 'm-asked', question);
+  const sure = button('m-sure', question, '', () => { answered = props.value?.asked?.at; act('remove', id); draw(); });
+  const keep = button('m-keep', question, WORDS.keep, () => { answered = props.value?.asked?.at; draw(); acts.querySelector('button')?.focus(); });
+  const r = {
+    node, title, notes, chip, summary, words, licence, page, facts, more, does, trained, reasons, where, progress, bar, fill,
+    figures, message, acts, question, asked, sure, keep, buttons: new Map(), told: '', open: false,
+  };
+  rows.set(id, r);
+  return r;
+}
+
+function fillRow(r, model, value) {
+  mark(r.node, 'data-state', model.state);
+  r.node.setAttribute('aria-label', model.title);
+  write(r.title, model.title);
+  write(r.notes, (model.notes || []).join(' · '));
+  show(r.notes, (model.notes || []).length);
+  write(r.chip, model.chip);
+  write(r.summary, model.summary);
+  show(r.summary, model.summary);
+  const facts = [...(model.facts || []), model.size].filter(Boolean).join(' · ');
+  write(r.words, facts);
+  link(r.licence, model.licence?.name, model.licence?.link);
+  show(r.licence, model.licence?.name);
+  link(r.page, WORDS.page, model.page);
+  show(r.page, model.page);
+  write(r.does, model.does ? `${WORDS.does} ${model.does}` : WORDS.about);
+  show(r.more, model.does || model.trained);
+  write(r.trained, model.trained ? `${WORDS.trained} ${model.trained}` : '');
+  show(r.trained, model.trained);
+  const reasons = (model.not || []).map(one => `${one.tasks}: ${one.reason}`);
+  if (r.told !== reasons.join()) {
+    r.told = reasons.join();
+    r.reasons.replaceChildren(...reasons.map(text => make('li', '', null, text)));
+  }
+  write(r.where, (model.where || []).join(', '));
+  show(r.where, (model.where || []).length);
+  const moving = model.state === 'busy', figures = model.figures || [];
+  show(r.progress, figures.length);
+  write(r.figures, figures.join(' · '));
+  r.bar.classList.toggle('m-unknown', moving && model.fraction == null);
+  if (model.fraction == null) r.bar.removeAttribute('aria-valuenow');
+  else mark(r.bar, 'aria-valuenow', Math.floor(100 * model.fraction));
+  mark(r.bar, 'aria-label', `${WORDS.progress}: ${model.title}`);
+  r.fill.style.width = model.fraction == null ? '' : `${100 * model.fraction}%`;
+  write(r.message, model.message);
+  show(r.message, model.message);
+  const question = value.asked?.id === model.id && value.asked.at !== answered ? value.asked.words : '';
+  write(r.asked, question || r.asked.textContent);
+  if (question) write(r.sure, value.asked.sure);
+  show(r.question, question);
+  if (question && !r.open) r.keep.focus();
+  r.open = !!question;
+  const can = new Map(question ? [] : model.can || []);
+  for (const [verb, node] of r.buttons) show(node, can.has(verb));
+  for (const [verb, words] of can) {
+    if (!r.buttons.has(verb)) {
+      r.buttons.set(verb, button(`m-${verb}`, r.acts, words, () => act(verb, model.id)));
+    }
+    const node = r.buttons.get(verb);
+    node.classList.toggle('q-primary', verb === 'download' && model.state === 'partial');
+    write(node, words);
+    mark(node, 'aria-label', `${words}: ${model.title}`);
+  }
+  show(r.acts, can.size);
+}
+
+function draw() {
+  const value = props.value || {};
+  const models = value.models || [];
+  write(disk, value.disk);
+  show(disk, value.disk);
+  show(host, value.models && !value.may);
+  for (const part of [own, access]) show(part, value.may);
+  for (const [id, r] of rows) if (!models.some(model => model.id === id)) { r.node.remove(); rows.delete(id); }
+  models.forEach((model, place) => {
+    const r = rows.get(model.id) || row(model.id);
+    fillRow(r, model, value);
+    if (list.children[place] !== r.node) list.insertBefore(r.node, list.children[place] || null);
+  });
+  const ids = value.ids || [];
+  if (which.options.length !== ids.length) {
+    const chosen = which.value;
+    which.replaceChildren(...ids.map(([id, title]) => Object.assign(make('option', '', null, title), { value: id })));
+    which.value = chosen;
+  }
+  write(token_help, value.token ? WORDS.token_there : WORDS.token_help);
+  show(drop, value.token);
+}
+
+// --- the clock ------------------------------------------------------------------------------------------------------
+
+let seen = false;
+new IntersectionObserver(entries => {
+  const now = entries[entries.length - 1].isIntersecting;
+  if (now && !seen) trigger('tick', {});
+  seen = now;
+}).observe(root);
+setInterval(() => {
+  if (!element.isConnected) return;
+  // What is done is told to the form too, so the clock goes on where the page is not looked at.
+  if (props.value?.active && !document.hidden) trigger('tick', {});
+}, 1000);
+watch('value', draw);
+draw();
