@@ -306,6 +306,31 @@ def test_a_cancelled_run_goes_on_from_its_step_or_begins_anew(server: Server, vi
     page.locator(".q-nothing", has_text="Nothing waits").wait_for()
 
 
+def test_the_bell_tells_of_the_end_of_a_run_when_nobody_looks(server: Server, visit: Visit) -> None:
+    page = visit(server.url)
+    page.context.add_init_script(
+        "window.told = []; window.Notification = class { static permission = 'granted'; "
+        "constructor(title, options) { window.told.push([title, options.body]); } }; "
+        "Object.defineProperty(document, 'hidden', { get: () => window.away === true });"
+    )
+    page.reload()
+    page.wait_for_selector("#generate")
+    steps(page, 2)
+    for rings, prompt in ((False, "unheard"), (True, "heard")):
+        if rings:
+            page.click(".top-bell")
+        assert page.get_attribute(".top-bell", "aria-pressed") == str(rings).lower(), "off until it is asked for"
+        page.evaluate("window.away = true")
+        generate(page, prompt)
+        page.locator("#caption", has_text=prompt).wait_for()
+        page.wait_for_function("document.title === 'Done - Pusa Studio'")
+        page.evaluate("window.away = false; document.dispatchEvent(new Event('visibilitychange'))")
+        page.wait_for_function("document.title === 'Pusa Studio'")
+    assert page.evaluate("window.told") == [["Your video is ready", "heard"]]
+    page.reload()
+    page.wait_for_selector(".top-bell[aria-pressed=true]")
+
+
 def test_who_sits_at_the_machine_is_one_visitor_in_every_browser(server: Server, visit: Visit, tmp_path: Path) -> None:
     page, other = visit(server.url, **AT_THE_MACHINE), visit(server.url, **AT_THE_MACHINE)
     stranger = visit(server.url)
