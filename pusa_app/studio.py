@@ -635,7 +635,9 @@ class Studio:
             recipe = self.recipe(job)
             took = seconds / (recipe.steps * len(plan_of(recipe).parts))
             before = self._store.pace(_kind(recipe))
-            self._store.set_pace(_kind(recipe), took if before is None else 0.5 * (before + took))
+            # Every write to the disk is time that somebody waits for his video.
+            if before is None or abs(took - before) > 0.1 * before:
+                self._store.set_pace(_kind(recipe), took if before is None else 0.5 * (before + took))
 
     # --- keeping the house -------------------------------------------------------------------------------------------
 
