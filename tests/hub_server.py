@@ -58,6 +58,7 @@ class Hub:
         self.spoil: dict[str, int] = {}
         self.status: dict[str, list[int]] = {}
         self.rate = 0
+        self.forgetful = False  # old commits are not there any more
         self.ranges = True
         self.sent: list[Sent] = []
         self.requests: list[tuple[str, str, str]] = []  # method, path, token
@@ -171,6 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
         if repo.gated and token not in repo.allowed:
             status = 403 if token else 401
             return self._json(status, {"error": "Access is restricted"}, {"X-Error-Code": "GatedRepo"})
+        if self.owner.forgetful and revision not in ("main", repo.commit):
+            return self._json(404, {"error": "Invalid rev id"}, {"X-Error-Code": "RevisionNotFound"})
         if file not in repo.files:
             return self._json(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
         if waiting := self.owner.status.get(file):

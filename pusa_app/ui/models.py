@@ -128,8 +128,8 @@ class Models:
 def models_value(home: Home, downloads: Downloads, may: bool, asked: str = "") -> dict[str, Any]:
     """What the page shows. may: whoever looks may change things. asked: the model whose removal is asked about.
 
-    models: rows, in the order of the catalogue; active: whether anything changes by itself; asked: {id, words, sure (what
-    the button says), at (a number that is new)}.
+    models: rows, in the order of the catalogue; active: whether anything changes by itself; asked: {id, words, sure
+    (what its button says), at (a number that is new)}.
     """
     found = states(home)
     rows = [_row(state, downloads.get(state.id), may) for state in found]
@@ -211,8 +211,7 @@ def _can(state: State, download: Download | None) -> list[list[str]]:
     if state.state == "here":
         return [["ask", words["remove"]]]
     if state.state == "partial":
-        whole = state.size is not None and state.have >= state.size and not state.about
-        verb = "finish" if whole else "resume" if state.asked else "rest"
+        verb = "finish" if state.complete else "resume" if state.asked else "rest"
         return [["download", words[verb]], *([["ask", words["remove"]]] if state.asked or state.own_files else [])]
     size = "" if state.size is None else size_words(state.size)
     about = "download_about" if state.about and size else "download"

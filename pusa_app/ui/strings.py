@@ -227,7 +227,7 @@ MODELS_VERBS = {
     "download_about": "Download about {size}",
     "resume": "Resume",
     "rest": "Download the rest",
-    "finish": "Finish",
+    "finish": "Set up, all files are here",
     "pause": "Pause",
     "remove": "Delete…",
     "forget": "Forget…",

@@ -7,19 +7,17 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-
-from filelock import FileLock, Timeout
 
 from pusa_app.errors import ModelError, StoreError
 from pusa_app.models.entry import Entry
 from pusa_app.models.home import Home
 from pusa_app.models.weights.assemble import assemble, cost_of
-from pusa_app.models.weights.hub import Hub, Stopped, storage_of
-from pusa_app.models.weights.shelf import Wanted, chosen, drop, held, is_complete, known_files, needed_elsewhere
+from pusa_app.models.weights.hub import Gone, Hub, Stopped, storage_of
+from pusa_app.models.weights.shelf import Wanted, alone, chosen, drop, held, is_complete, known_files, needed_elsewhere
 from pusa_app.models.weights.words import size_words
 
 RESERVE = 500_000_000  # bytes that a download leaves on a disk
@@ -57,7 +55,7 @@ def fetch(
     """
     if not entry.parts:
         raise ModelError(f"{entry.title} belongs to the program: there is nothing to download.")
-    with _alone(home, entry):
+    with alone(home, entry):
         with home.change() as record:
             record["asked"][entry.id] = True
             record["own"].pop(entry.id, None)
@@ -65,9 +63,14 @@ def fetch(
             return folder
         tell(Step("looking"))
         hub = Hub(home, token, stop)
-        wanted = [_look(home, hub, entry, number) for number in range(len(entry.parts))]
-        _check_room(home, entry, wanted)
-        _download(home, hub, wanted, tell, stop)
+        try:
+            wanted = _bring(home, hub, entry, tell, stop)
+        except Gone:
+            # What was begun is of a commit that the hub no longer has: its files as they are now.
+            with home.change() as record:
+                for part in entry.parts:
+                    record["lists"].pop(f"{part.repo}@{part.revision}", None)
+            wanted = _bring(home, hub, entry, tell, stop)
         total = sum(file.size for one in wanted for file in one.files)
         tell(Step("converting", total, total))
         folder = assemble(home, entry, wanted, stop)
@@ -76,16 +79,12 @@ def fetch(
         return folder
 
 
-@contextlib.contextmanager
-def _alone(home: Home, entry: Entry) -> Iterator[None]:
-    try:
-        home.models_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(home.models_dir / f".{entry.id}.lock", timeout=0):
-            yield
-    except Timeout:
-        raise ModelError(f"{entry.title} is being downloaded by another program already.") from None
-    except OSError as error:
-        raise StoreError(f"{error.filename or home.models_dir} cannot be written: {error.strerror or error}.") from None
+def _bring(home: Home, hub: Hub, entry: Entry, tell: Tell, stop: Callable[[], bool]) -> list[Wanted]:
+    """Have all files of a model in the cache."""
+    wanted = [_look(home, hub, entry, number) for number in range(len(entry.parts))]
+    _check_room(home, entry, wanted)
+    _download(home, hub, wanted, tell, stop)
+    return wanted
 
 
 def _look(home: Home, hub: Hub, entry: Entry, number: int) -> Wanted:

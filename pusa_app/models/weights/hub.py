@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -25,10 +26,15 @@ from pusa_app.errors import ModelError, PusaError, StoreError, UserError
 from pusa_app.models.home import Home
 
 PIECE = 1024 * 1024
+HASH = r"[0-9a-f]{40,64}"
 PATIENCE = 30.0  # seconds without a byte
 TRIES = 5  # without a new byte
 WAIT = 1.0  # seconds before the second try, then twice as long each time
 Told = Callable[[int], None]  # bytes that came
+
+
+class Gone(ModelError):
+    """The hub no longer has a file or a commit."""
 
 
 class Stopped(PusaError):
@@ -91,7 +97,8 @@ class Hub:
                 s.rfilename: File(s.rfilename, s.size or 0, s.blob_id or "", s.lfs.sha256 if s.lfs else None)
                 for s in info.siblings or []
             }
-        if not info.sha or not all(file.etag for file in files.values()):
+        # What these become are names of files here.
+        if not re.fullmatch(HASH, info.sha or "") or not all(_is_sound(file) for file in files.values()):
             raise ModelError(f"The hub says nothing of use about {repo}: try again later.")
         return Listing(repo, info.sha, files)
 
@@ -253,7 +260,7 @@ class Hub:
                 )
             return ModelError(f"There is no {repo} at {host}, or it is private: give an access token that may read it.")
         if isinstance(error, errors.RevisionNotFoundError | errors.EntryNotFoundError) or status == 404:
-            return ModelError(f"{name or repo} is no longer at {page}: look for a newer version of this program.")
+            return Gone(f"{name or repo} is no longer at {page}: look for a newer version of this program.")
         if status == 403:
             return ModelError(f"The hub refuses {name or repo}: see {page}, and which rights your access token has.")
         if status == 416:
@@ -277,6 +284,10 @@ class Hub:
         if isinstance(error, ValueError):
             return ModelError(f"{host} answers in a way that is not a hub's: check HF_ENDPOINT and the network.")
         return None
+
+
+def _is_sound(file: File) -> bool:
+    return re.fullmatch(HASH, file.etag) is not None and not {"", ".", ".."} & set(re.split(r"[/\\]", file.name))
 
 
 # --- the cache -------------------------------------------------------------------------------------------------------

@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from filelock import FileLock, Timeout
 
 from pusa_app.errors import ModelError, StoreError
 from pusa_app.models.entry import ID, Entry, Part, entries
@@ -30,7 +33,8 @@ class State:
     here: it can be opened; partial: some of its files are here; missing: none. have and size are bytes to download;
     size is None where nobody knows, and `about` says that it is not the hub's own number. place: "built-in", "own" (a
     folder of the user's) or "" (the cache). entry is None for a folder that is no model of the catalogue. asked: a
-    download of it was begun; without, what is here came for another model or with another program.
+    download of it was begun; without, what is here came for another model or with another program. complete: all files
+    are here, and have only to be put together.
     """
 
     id: str
@@ -43,6 +47,7 @@ class State:
     folder: Path | None = None
     own_files: tuple[str, ...] = ()
     asked: bool = False
+    complete: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,24 @@ class Removal:
     own: Path | None = None
     pointers: tuple[Path, ...] = field(default=(), repr=False)
     loose: tuple[Path, ...] = field(default=(), repr=False)
+
+
+@contextlib.contextmanager
+def alone(home: Home, entry: Entry, patience: float = 0) -> Iterator[None]:
+    """Nobody else downloads or deletes this model meanwhile; raises ModelError when somebody does, for `patience`
+    seconds. Raises StoreError when the data folder cannot be written."""
+    try:
+        home.models_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(home.models_dir / f".{entry.id}.lock", timeout=patience)
+        lock.acquire()
+    except Timeout:
+        raise ModelError(f"{entry.title} is being downloaded by another program already.") from None
+    except OSError as error:
+        raise StoreError(f"{error.filename or home.models_dir} cannot be written: {error.strerror or error}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 # --- what is here ----------------------------------------------------------------------------------------------------
@@ -111,7 +134,8 @@ def state_of(home: Home, entry: Entry, record: dict[str, Any] | None = None) -> 
         return State(entry.id, entry, "here", size, size, not exact, folder=folder_here, own_files=files)
     state: Literal["partial", "missing"] = "partial" if have or files else "missing"
     asked = entry.id in record["asked"]
-    return State(entry.id, entry, state, have, size, not exact, own_files=files, asked=asked)
+    complete = all(is_complete(home, one) for one in wanted)
+    return State(entry.id, entry, state, have, size, not exact, own_files=files, asked=asked, complete=complete)
 
 
 def known_files(home: Home, entry: Entry, part: Part, record: dict[str, Any]) -> Wanted:
@@ -283,7 +307,14 @@ def removal(home: Home, model_id: str) -> Removal:
 
 def remove(home: Home, model_id: str) -> Removal:
     """Delete what `removal` says; a folder of the user's is only forgotten. Raises ModelError or StoreError."""
-    plan = removal(home, model_id)
+    plan, entry = removal(home, model_id), entries(home.data_dir).get(model_id)
+    with contextlib.nullcontext() if entry is None else alone(home, entry, patience=5.0):
+        _delete(home, plan)
+    return plan
+
+
+def _delete(home: Home, plan: Removal) -> None:
+    model_id = plan.id
     try:
         if plan.own is None:
             folder = home.models_dir / model_id
@@ -304,7 +335,6 @@ def remove(home: Home, model_id: str) -> Removal:
             record[field_name].pop(model_id, None)
         for name in [n for n in record["lists"] if not storage_of(home, n.rpartition("@")[0]).exists()]:
             del record["lists"][name]
-    return plan
 
 
 def drop(home: Home, pointers: tuple[Path, ...]) -> int:
