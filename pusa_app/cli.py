@@ -58,7 +58,7 @@ examples (each with --out FILE.mp4; PROMPT stands for --prompt "what happens"):
   generate --task restyle --clip a.mp4 --noise 0.6 PROMPT      restyle
   generate --keyframe slot=0,image=a.png --keyframe slot=4,image=b.png,noise=0.3,focus=0.5:0.2
 """
-BENCHES = ("quality", "tasks", "timeline", "speed", "start", "queue")
+BENCHES = ("quality", "tasks", "timeline", "speed", "start", "queue", "memory")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 VIDEOS = (".mp4", ".mov", ".m4v", ".webm", ".mkv")
 MAX_PROMPT_BYTES = 100_000

@@ -9,6 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from pusa_app import cli_plan
 from pusa_app.arguments import to_path
 from pusa_app.errors import ModelError, UserError
 from pusa_app.pace import clock
@@ -61,6 +62,8 @@ def add_parser(commands: Any) -> None:
     convert.add_argument("native", type=to_path, metavar="NATIVE_FILE")
     convert.add_argument("out", type=to_path, metavar="OUT")
     convert.set_defaults(run=_convert)
+
+    cli_plan.add_parser(actions)
 
 
 def _list(options: argparse.Namespace) -> int:

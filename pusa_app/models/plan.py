@@ -744,6 +744,8 @@ def _how(found: MemoryPlan) -> str:
             "disk": "the transformer's blocks come from the disk one after the other",
         }[found.offload]
     ]
+    if not found.vram and not found.batched and found.decode_slots == 1:
+        parts.append("one text and one slot at a time")
     if found.quantization != "none":
         parts.append(f"its weights in {found.quantization}")
     if found.text_quantization != "none":

@@ -1,0 +1,181 @@
+"""From a model's id to its memory plan on this machine, and what this machine has shown so far. No torch.
+
+data_dir/plans.json remembers, by machine and by model and size, the plan that worked and how long its steps took.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from pydantic import ValidationError
+
+from pusa_app.errors import ModelError
+from pusa_app.models.card import BackboneSpec, ModelCard
+from pusa_app.models.entry import entries
+from pusa_app.models.machine import Machine, this_machine
+from pusa_app.models.plan import MemoryPlan, Work, best, blocked, clash, predicted, work_of
+from pusa_app.models.sizes import Architecture, architecture_of
+from pusa_app.settings import default_data_dir
+
+PLANS_FILE = "plans.json"
+MAX_REMEMBERED = 200  # of one machine
+
+
+def architecture_for(model: ModelCard | str) -> tuple[BackboneSpec, Architecture]:
+    """Geometry and architecture of a card, of a model of the catalogue whether it is here or not, or of a folder.
+
+    Raises ModelError when there is no such model.
+    """
+    if isinstance(model, str):
+        entry = entries(default_data_dir()).get(model)
+        if entry is not None and entry.kind == "lora":
+            raise ModelError(f"{entry.title} is a LoRA: ask for a model that it goes on, such as {entry.base[0]}.")
+        if entry is not None and entry.spec is not None:
+            loras = sum(part.size or 0 for part in entry.parts if part.use == "lora")
+            return entry.spec, architecture_of(entry.spec, lora_bytes=loras)
+        from pusa_app.models.catalogue import get_card
+
+        model = get_card(model)
+    loras = 0
+    for lora in model.loras if model.folder is not None else ():
+        with contextlib.suppress(OSError):
+            loras += (model.folder / lora.file).stat().st_size  # type: ignore[operator]
+    return model.spec, architecture_of(model.spec, model.folder, lora_bytes=loras)
+
+
+def work_for(
+    model: ModelCard | str,
+    machine: Machine | None = None,
+    size: tuple[int, int] | None = None,
+    num_frames: int | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    *,
+    clip_frames: int = 1,
+    memory: Memory | None = None,
+) -> Work:
+    """What a plan is made for; see plan.plan. memory: what was measured here; None knows nothing."""
+    spec, architecture = architecture_for(model)
+    machine = machine or this_machine()
+    return work_of(
+        machine,
+        spec,
+        size,
+        num_frames,
+        steps,
+        guidance,
+        architecture=architecture,
+        clip_frames=clip_frames,
+        pace=memory.pace(machine) if memory else 1.0,
+    )
+
+
+def plan_for(
+    model_id: str, work: Work, memory: Memory | None = None, override: Mapping[str, Any] | None = None
+) -> MemoryPlan:
+    """The plan that worked for such a clip here, if it is as gentle as what would be chosen now, else that.
+
+    A plan that worked after memory had run out is smaller than what would be chosen; it is preferred, since the
+    prediction was wrong once. Raises ModelError for an override that cannot be.
+    """
+    chosen = best(work, override)
+    known = memory.plan(model_id, work) if memory and not override else None
+    if known is None:
+        return chosen
+    return known.model_copy(update={"reason": f"It worked here before. {known.reason}".strip()})
+
+
+class Memory:
+    """data_dir/plans.json; a damaged file is nothing remembered."""
+
+    def __init__(self, data_dir: Path | None = None) -> None:
+        self._file = (data_dir or default_data_dir()) / PLANS_FILE
+
+    def plan(self, model_id: str, work: Work) -> MemoryPlan | None:
+        """The plan that worked last for a model at a size on this machine, if it had to be a smaller one than the
+        first and can still be had."""
+        entry = self._of(work.machine).get(_kind(model_id, work))
+        if not isinstance(entry, dict) or not entry.get("stepped_down"):
+            return None
+        try:
+            known = MemoryPlan.model_validate(entry.get("plan"))
+        except ValidationError:
+            return None
+        wrong = [name for name, value in known.choice.items() if blocked(work, name, value)]
+        if wrong or clash(known.quantization, known.offload):
+            return None
+        return predicted(work, known.choice)
+
+    def pace(self, machine: Machine) -> float:
+        """Measured seconds of a step by predicted ones: the median of what ran here, 1 when nothing did."""
+        found = [e["pace"] for e in self._of(machine).values() if isinstance(e, dict) and _is_pace(e.get("pace"))]
+        return statistics.median(found) if found else 1.0
+
+    def remember(
+        self,
+        model_id: str,
+        work: Work,
+        plan: MemoryPlan,
+        *,
+        step_seconds: float | None = None,
+        peak: int = 0,
+        stepped_down: bool = False,
+    ) -> None:
+        """Keep that a plan worked. step_seconds: measured, of this plan; peak: bytes, measured. A disk that refuses
+        only means that nothing is remembered."""
+        entry: dict[str, Any] = {"plan": plan.model_dump(), "stepped_down": stepped_down, "peak": peak}
+        plain = work_of(
+            work.machine,
+            work.spec,
+            work.size,
+            work.num_frames,
+            work.steps,
+            2.0 if work.guided else 1.0,
+            architecture=work.architecture,
+        )
+        expected = predicted(plain, plan.choice).step_seconds
+        if step_seconds and expected:
+            entry["pace"] = step_seconds / expected
+        with contextlib.suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._file.with_suffix(".lock"), timeout=10):
+                data = self._read()
+                mine = data.setdefault(work.machine.mark, {})
+                kind = _kind(model_id, work)
+                before = mine.pop(kind, None)
+                if isinstance(before, dict) and before.get("stepped_down"):
+                    entry["stepped_down"] = True
+                mine[kind] = entry
+                for old in list(mine)[:-MAX_REMEMBERED]:
+                    del mine[old]
+                part = self._file.with_suffix(".part")
+                part.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+                os.replace(part, self._file)
+
+    def _of(self, machine: Machine) -> dict[str, Any]:
+        return self._read().get(machine.mark, {})
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        try:
+            data = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        if not isinstance(data, dict):
+            return {}
+        return {mark: plans for mark, plans in data.items() if isinstance(plans, dict)}
+
+
+def _is_pace(value: Any) -> bool:
+    return isinstance(value, float) and 0.01 < value < 1000
+
+
+def _kind(model_id: str, work: Work) -> str:
+    guided = "guided" if work.guided else "plain"
+    return f"{model_id} {work.size[0]}x{work.size[1]}x{work.slots} {guided} {work.clip_frames}"

@@ -1,0 +1,136 @@
+"""From a model's id to its plan, what is remembered, and the commands that tell of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pusa_app.cli import main
+from pusa_app.errors import ModelError
+from pusa_app.models.fitting import Memory, architecture_for, plan_for, work_for
+from pusa_app.models.machine import imagined
+from pusa_app.models.plan import best, ladder
+
+ROOT = Path(__file__).parents[2]
+
+
+class TestModels:
+    def test_a_model_that_is_not_here(self) -> None:
+        spec, architecture = architecture_for("pusa-v1")
+        assert spec.family == "wan" and architecture.lora_bytes == pytest.approx(4.9e9)
+
+    def test_two_experts_share_their_loras(self) -> None:
+        assert architecture_for("pusa-wan2.2")[1].lora_bytes == pytest.approx(4.9e9)
+
+    def test_the_built_in_one_is_read_from_its_folder(self) -> None:
+        assert architecture_for("mini")[1].params < 1e8
+
+    @pytest.mark.parametrize(("name", "words"), [("nothing", "no model"), ("lightx2v-wan2.1", "is a LoRA")])
+    def test_mistakes(self, name: str, words: str) -> None:
+        with pytest.raises(ModelError, match=words):
+            architecture_for(name)
+
+
+class TestMemory:
+    def test_a_pace_corrects_the_time_of_all_plans_here(self, tmp_path: Path) -> None:
+        machine, memory = imagined(24, 64, "RTX 4090"), Memory(tmp_path)
+        work = work_for("pusa-v0.5", machine)
+        found = best(work)
+        memory.remember("pusa-v0.5", work, found, step_seconds=2 * found.step_seconds)
+        assert memory.pace(machine) == pytest.approx(2)
+        later = work_for("pusa-v1", machine, memory=memory)
+        assert best(later).step_seconds == pytest.approx(2 * best(work_for("pusa-v1", machine)).step_seconds)
+        assert memory.pace(imagined(8, 16)) == 1
+
+    def test_a_plan_that_fitted_at_once_does_not_bind(self, tmp_path: Path) -> None:
+        memory, work = Memory(tmp_path), work_for("pusa-v0.5", imagined(24, 64))
+        memory.remember("pusa-v0.5", work, best(work))
+        assert memory.plan("pusa-v0.5", work) is None
+
+    def test_a_plan_after_memory_ran_out_is_taken_again(self, tmp_path: Path) -> None:
+        memory, work = Memory(tmp_path), work_for("pusa-v0.5", imagined(80, 128))
+        smaller = ladder(work, best(work))[1]
+        memory.remember("pusa-v0.5", work, smaller, stepped_down=True)
+        found = plan_for("pusa-v0.5", work, memory)
+        assert found.choice == smaller.choice != best(work).choice
+        assert found.reason.startswith("It worked here before.")
+        # Having worked once more it is still the one that was needed.
+        memory.remember("pusa-v0.5", work, found)
+        assert memory.plan("pusa-v0.5", work) is not None
+        # Another length, another machine, a choice by hand: nothing is known.
+        assert memory.plan("pusa-v0.5", work_for("pusa-v0.5", imagined(80, 128), num_frames=7)) is None
+        assert memory.plan("pusa-v0.5", work_for("pusa-v0.5", imagined(48, 128))) is None
+        assert plan_for("pusa-v0.5", work, memory, {"offload": "none"}).offload == "none"
+
+    @pytest.mark.parametrize("text", ["", "[]", "{", '{"x": 1}', '{"x": {"y": {"plan": 3, "stepped_down": true}}}'])
+    def test_a_damaged_file_is_nothing_remembered(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "plans.json").write_text(text)
+        memory, work = Memory(tmp_path), work_for("pusa-v0.5", imagined(24, 64))
+        assert memory.plan("pusa-v0.5", work) is None and memory.pace(work.machine) == 1
+        memory.remember("pusa-v0.5", work, best(work), stepped_down=True)
+        assert memory.plan("pusa-v0.5", work) is not None
+
+    def test_a_disk_that_refuses_is_no_fault(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        work = work_for("pusa-v0.5", imagined(24, 64))
+        Memory(tmp_path / "file").remember("pusa-v0.5", work, best(work))
+
+
+class TestCommands:
+    def test_plan(self, capsys: pytest.CaptureFixture[str]) -> None:
+        arguments = [
+            "models",
+            "plan",
+            "pusa-v0.5",
+            "--vram",
+            "8",
+            "--ram",
+            "32",
+            "--frames",
+            "163",
+            "--gpu",
+            "RTX 4060",
+        ]
+        assert main(arguments) == 0
+        out = capsys.readouterr().out
+        assert "fits (predicted, not measured)" in out and "s a step" in out and "if memory runs out, 1:" in out
+
+    def test_json_and_choices_by_hand(self, capsys: pytest.CaptureFixture[str]) -> None:
+        arguments = [
+            "models",
+            "plan",
+            "pusa-v1",
+            "--vram",
+            "24",
+            "--set",
+            "quantization=nf4",
+            "--set",
+            "decode_tile=256",
+        ]
+        assert main([*arguments, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["quantization"] == "nf4" and found["decode_tile"] == 256
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["nothing"], "no model"),
+            (["mini", "--ram", "8"], "--vram"),
+            (["pusa-v1", "--vram", "8", "--size", "big"], "848x480"),
+            (["pusa-v1", "--vram", "8", "--frames", "80"], "4*n + 1"),
+            (["pusa-v1", "--vram", "8", "--set", "nf4"], "quantization=nf4"),
+            (["pusa-v1", "--vram", "8", "--set", "offload=up"], "choose none, model, group, disk"),
+        ],
+    )
+    def test_mistakes_are_one_line(self, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["models", "plan", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
+
+    def test_the_document_is_what_the_command_prints(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["bench", "memory", "--predict"]) == 0
+        assert capsys.readouterr().out == (ROOT / "docs" / "memory.md").read_text(encoding="utf-8"), (
+            "run `python -m pusa_app bench memory --predict --out docs/memory.md`"
+        )
