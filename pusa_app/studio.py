@@ -191,9 +191,11 @@ class Studio:
                 f"You have {own} videos waiting, and {limits.max_queue_per_owner} may wait: "
                 "try again when some are done, or cancel some."
             )
-        used, quota = self.usage(owner)
+        # Without a quota nobody counts: that takes the longer the more a library holds.
+        quota = limits.quota_bytes
+        used = 0 if quota is None else self.usage(owner)[0]
         if quota is not None and used >= quota and self.purge(time.time() + 1, owner):  # what he has deleted goes first
-            used, quota = self.usage(owner)
+            used = self.usage(owner)[0]
         if quota is not None and used >= quota:
             raise RecipeError(
                 f"Your videos take {_megabytes(used)} of {_megabytes(quota)}: delete some in the library first."
