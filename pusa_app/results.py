@@ -115,12 +115,13 @@ class Results:
 
     def tidy(self, jobs: Iterable[Job]) -> None:
         """Remove what a killed program left: unfinished files, folders of runs that nobody asked for in the end, and
-        checkpoints of no job.
+        checkpoints that nothing goes on from.
 
         jobs: all that there are. Only for the program that holds the data folder, before it makes anything.
         """
         jobs = list(jobs)
-        folders, ids = {self.folder(job).name for job in jobs}, {job.id for job in jobs}
+        folders, heirs = {self.folder(job).name for job in jobs}, {job.source for job in jobs}
+        needed = {job.id: job.state != "done" and job.id not in heirs for job in jobs}
         for place in (self._settings.results_dir, self._settings.runs_dir):
             for folder in (place, *_folders(place)):
                 media.remove_leftovers(folder, older_than=0)
@@ -133,7 +134,7 @@ class Results:
                 continue
             for name in names:
                 state = _STATE.fullmatch(name)
-                if state and state[1] not in ids and f"{state[1]}{CARD}" not in names:
+                if state and not needed.get(state[1], f"{state[1]}{CARD}" in names):
                     (folder / name).unlink(missing_ok=True)
 
     # --- looking -----------------------------------------------------------------------------------------------------

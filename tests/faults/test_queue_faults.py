@@ -419,8 +419,13 @@ def test_what_a_killed_program_left_is_swept_at_the_next_start(opened: Opener, p
     (cells / "1-1.mp4").write_bytes(b"a cell")
     (runs / "notes of the user").mkdir()
     (runs / "notes of the user" / "a.txt").touch()
+    heir_of = cancelled(studio_again := opened(), recipe())
+    heir = studio_again.resume(heir_of.id, "me")
+    studio_again.close()
     kept = set(studio.settings.data_dir.rglob("*"))
     left = [
+        runs / heir.folder / f"{heir_of.id}.state",  # killed in the midst of handing it on
+        runs / done.folder / f"{done.id}.state",  # killed before it could be removed
         results / ".pusa-0123456789ab.part",  # a video that was being written
         cells / ".pusa-0123456789ab.part",  # a cell
         runs / waits.folder / ".pusa-0123456789ab.part",  # a checkpoint or a source
@@ -438,7 +443,7 @@ def test_what_a_killed_program_left_is_swept_at_the_next_start(opened: Opener, p
     (half / "recipe.json").write_text("{}")
     studio = opened()
     assert set(studio.settings.data_dir.rglob("*")) == kept
-    assert states(studio) == {f"{cut.id}.state", f"{cut.id}.state.1"}
+    assert states(studio) == {f"{job.id}.state{end}" for job in (cut, heir) for end in ("", ".1")}
 
 
 def test_a_lost_queue_is_no_reason_to_remove_a_run(opened: Opener, picture: Path) -> None:
