@@ -495,6 +495,47 @@ class TestConversion:
         assert "lora" not in [card.id for card in list_cards()]
 
 
+class TestPusaOnWan:
+    def test_the_lora_of_a_card_is_on_the_model_at_its_strength(self, hub, home, tmp_path, monkeypatch):
+        """As Pusa V1 comes: Wan in diffusers' layout, and a pickle beside it; compared with the authors' own output."""
+        import torch
+        from safetensors.torch import load_file
+
+        from pusa_app.backbones.wan import VectorizedWanTransformer3DModel
+        from pusa_app.models import catalogue, convert_native, load_backbone
+        from pusa_app.models.lora import Loras
+
+        data = PARITY_DATA / "wan"
+        convert_native(data / "wan_t2v_native.safetensors", tmp_path / "base" / "transformer")
+        (tmp_path / "base" / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
+        hub.add("some/wan", tmp_path / "base")
+        hub.add("some/pusa", {"pusa_v1.pt": (data / "pusa_lora.pt").read_bytes()})
+        real = entries()["pusa-v1"]
+        own = {"lora": real.parts[1].lora, "use": "lora", "into": "pusa", "pickle": True}
+        base = {"repo": "some/wan", "files": ["model_index.json", "transformer/*"]}
+        parts = [base, {"repo": "some/pusa", "files": ["pusa_v1.pt"], **own}]
+        fetch(home, put(home, make_entry("wan", parts=parts, spec=real.spec)))
+
+        class Family:
+            def __init__(self, folder: Path) -> None:
+                self.transformer = VectorizedWanTransformer3DModel.from_pretrained(folder / "transformer").eval()
+                self.loras = Loras([self.transformer], "wan")
+
+            @classmethod
+            def from_folder(cls, folder, *_, **__):
+                return cls(folder)
+
+        monkeypatch.setattr(catalogue, "_family", lambda name: Family)
+        backbone = load_backbone("wan", device="cpu")
+        (report,) = backbone.loras.set(())
+        assert report.matched > 0 and report.strength == 1.4
+        reference = load_file(data / "reference.safetensors")
+        with torch.no_grad():
+            inputs = (reference["z"], reference["timestep"], reference["text_embeds"])
+            found = backbone.transformer(*inputs).sample
+        torch.testing.assert_close(found, reference["output.pusa_alpha_1.4"], atol=1e-4, rtol=0)
+
+
 class TestOwn:
     def test_a_folder_is_used_where_it_is(self, home, tiny_mochi):
         assert add(home, tiny_mochi, "one") == "one"
