@@ -293,10 +293,17 @@ def load_backbone(model: str, lean: int = 0) -> Any:
     return load(model, lean=lean)
 
 
+class _Log(logging.handlers.RotatingFileHandler):
+    """A log that a full disk cuts short, without a word about it in the user's terminal."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """What cannot be written is lost."""
+
+
 def open_log(path: Path) -> logging.Logger:
     """The log of what makes videos; everything that this program says while it renders goes there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=MAX_LOG_BYTES, backupCount=1, encoding="utf-8")
+    handler = _Log(path, maxBytes=MAX_LOG_BYTES, backupCount=1, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     everything = logging.getLogger("pusa_app")  # rendering has things to say too
     everything.setLevel(logging.INFO)
