@@ -42,6 +42,7 @@ def add_parser(commands: Any) -> None:
         metavar="TOKEN",
         help="access token of huggingface.co, for gated models; without a value it is asked for (also: HF_TOKEN)",
     )
+    download.add_argument("--check", action="store_true", help="hash what is here again; what is damaged comes anew")
     download.set_defaults(run=_download)
 
     remove = actions.add_parser("remove", help="delete a model; says what that frees", allow_abbrev=False)
@@ -123,7 +124,7 @@ def _download(options: argparse.Namespace) -> int:
     token = _token(options.token)
     reporter = _Reporter()
     try:
-        folder = fetch(home, entry, token=token, tell=reporter.tell)
+        folder = fetch(home, entry, token=token, check=options.check, tell=reporter.tell)
     except KeyboardInterrupt:
         reporter.end()
         print(f"What came is kept: `models download {entry.id}` goes on from here.", file=sys.stderr)
@@ -176,6 +177,8 @@ def _columns() -> int:
 def _words(step: Step) -> str:
     from pusa_app.models.weights import size_words
 
+    if step.phase == "checking":
+        return "Checking what is here"
     if step.phase == "looking":
         return "Asking the hub"
     if step.phase == "converting":

@@ -233,6 +233,7 @@ MODELS_VERBS = {
     "forget": "Forget…",
 }
 MODELS_PHASES = {
+    "checking": "Checking what is here",
     "looking": "Asking the hub what there is to download",
     "converting": "Putting the model together",
     "done": "Done",

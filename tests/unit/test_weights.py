@@ -257,6 +257,23 @@ class TestDamage:
         folder = fetch(home, make_entry())
         assert blob_of(home, folder).read_bytes() == WEIGHTS
 
+    def test_a_file_that_was_cut_short_since_comes_anew(self, hub, home):
+        folder = fetch(home, make_entry())
+        with blob_of(home, folder).open("r+b") as file:
+            file.truncate(1000)
+        assert blob_of(home, fetch(home, make_entry()), BIG).read_bytes() == WEIGHTS
+        assert hub.bytes_of("vae/config.json") == len(FILES["vae/config.json"])  # and nothing else did
+
+    def test_a_check_finds_what_sizes_do_not_tell(self, hub, home):
+        folder = fetch(home, make_entry())
+        with blob_of(home, folder).open("r+b") as file:
+            file.write(b"rot")
+        assert blob_of(home, fetch(home, make_entry())).read_bytes()[:3] == b"rot"
+        assert blob_of(home, fetch(home, make_entry(), check=True)).read_bytes() == WEIGHTS
+        requests = len(hub.requests)
+        fetch(home, make_entry(), check=True)
+        assert len(hub.requests) == requests
+
     def test_files_that_the_repository_lost_are_named(self, hub, home):
         hub.add("some/one", {name: data for name, data in FILES.items() if name != BIG})
         told(r"some/one has no vae/\* any more", fetch, home, make_entry())

@@ -16,14 +16,14 @@ from pusa_app.errors import ModelError, StoreError
 from pusa_app.models.entry import Entry
 from pusa_app.models.home import Home
 from pusa_app.models.weights.assemble import assemble, cost_of
-from pusa_app.models.weights.hub import Gone, Hub, Stopped, storage_of
+from pusa_app.models.weights.hub import Gone, Hub, Stopped, is_there, storage_of
 from pusa_app.models.weights.shelf import Wanted, alone, chosen, drop, held, is_complete, known_files, needed_elsewhere
 from pusa_app.models.weights.words import size_words
 
 RESERVE = 500_000_000  # bytes that a download leaves on a disk
 EVERY = 0.25  # seconds between two reports
 WINDOW = 10.0  # seconds over which speed is measured
-Phase = Literal["looking", "downloading", "converting", "done"]
+Phase = Literal["checking", "looking", "downloading", "converting", "done"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,13 @@ def fetch(
     entry: Entry,
     *,
     token: str | None = None,
+    check: bool = False,
     tell: Tell = lambda step: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Have a model on this machine; returns its folder. What is here already is used, without the network if that is
-    all of it. An interrupted call goes on where the last one stopped.
+    all of it. An interrupted call goes on where the last one stopped. check: what is here is hashed again, and what is
+    damaged comes anew.
 
     Raises ModelError or StoreError with one line, Stopped on request.
     """
@@ -59,10 +61,13 @@ def fetch(
         with home.change() as record:
             record["asked"][entry.id] = True
             record["own"].pop(entry.id, None)
-        if (folder := home.folder(entry.id)) is not None:
+        hub = Hub(home, token, stop)
+        if check:
+            tell(Step("checking"))
+            _check(home, hub, entry)
+        if (folder := home.folder(entry.id)) is not None and _is_intact(home, entry):
             return folder
         tell(Step("looking"))
-        hub = Hub(home, token, stop)
         try:
             wanted = _bring(home, hub, entry, tell, stop)
         except Gone:
@@ -77,6 +82,28 @@ def fetch(
         _drop_converted(home, entry, wanted)
         tell(Step("done", total, total))
         return folder
+
+
+def _is_intact(home: Home, entry: Entry) -> bool:
+    """Whether no file of a model that was put together is shorter or longer than it was. What was converted may be gone
+    from the cache."""
+    record = home.record()
+    pairs = [pair for part in entry.parts for pair in known_files(home, entry, part, record).pointers(home)]
+    return all(is_there(pointer, file) for file, pointer in pairs if pointer.exists())
+
+
+def _check(home: Home, hub: Hub, entry: Entry) -> None:
+    record = home.record()
+    for part in entry.parts:
+        wanted = known_files(home, entry, part, record)
+        listing = wanted.listing
+        if listing is None:
+            continue
+        if not wanted.exact:
+            listing = hub.listing(part.repo, listing.commit)
+            wanted = chosen(part, listing, exact=True)
+        for file in wanted.files:
+            hub.check(listing, file)
 
 
 def _bring(home: Home, hub: Hub, entry: Entry, tell: Tell, stop: Callable[[], bool]) -> list[Wanted]:

@@ -98,7 +98,7 @@ class Hub:
                 for s in info.siblings or []
             }
         # What these become are names of files here.
-        if not re.fullmatch(HASH, info.sha or "") or not all(_is_sound(file) for file in files.values()):
+        if not info.sha or not re.fullmatch(HASH, info.sha) or not all(map(_is_sound, files.values())):
             raise ModelError(f"The hub says nothing of use about {repo}: try again later.")
         return Listing(repo, info.sha, files)
 
@@ -110,9 +110,10 @@ class Hub:
         storage = storage_of(self._home, listing.repo)
         pointer = storage / "snapshots" / listing.commit / file.name
         blob = storage / "blobs" / file.etag
-        if pointer.exists():
+        if is_there(pointer, file):
             return False
         with self._in_words(listing.repo, file.name):
+            discard(pointer, blob, file)
             for folder in (blob.parent, pointer.parent):
                 folder.mkdir(parents=True, exist_ok=True)
             came = False
@@ -123,6 +124,18 @@ class Hub:
                         self._complete(listing, file, blob, told)
             _point(pointer, blob)
         return came
+
+    def check(self, listing: Listing, file: File) -> bool:
+        """Hash a file that is here again; a damaged one is taken away, so that `fetch` gets it anew. Returns whether it
+        was right."""
+        storage = storage_of(self._home, listing.repo)
+        pointer, blob = storage / "snapshots" / listing.commit / file.name, storage / "blobs" / file.etag
+        with self._in_words(listing.repo, file.name):
+            if not pointer.exists() or self._is_right(file, pointer):
+                return True
+            pointer.unlink()
+            blob.unlink(missing_ok=True)
+            return False
 
     # --- one file ----------------------------------------------------------------------------------------------------
 
@@ -177,7 +190,8 @@ class Hub:
             self._pause(min(wait, 20.0))
 
     def _stream(self, listing: Listing, file: File, part: Path, have: int, told: Told) -> None:
-        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+        from huggingface_hub import get_session, hf_raise_for_status
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public by its documentation
 
         headers = build_hf_headers(token=self._token) | {"Accept-Encoding": "identity"}
         if have:
@@ -296,6 +310,21 @@ def _is_sound(file: File) -> bool:
 def storage_of(home: Home, repo: str) -> Path:
     """The folder of a repository in the cache."""
     return home.hub_cache / _folder_name(repo)
+
+
+def is_there(pointer: Path, file: File) -> bool:
+    """Whether a file is in the cache, as long as it should be."""
+    try:
+        return pointer.stat().st_size == file.size
+    except OSError:
+        return False
+
+
+def discard(pointer: Path, blob: Path, file: File) -> None:
+    """Take away what is not as long as it should be."""
+    for path in (pointer, blob):
+        if path.is_file() and path.stat().st_size != file.size:
+            path.unlink()
 
 
 def _folder_name(repo: str) -> str:

@@ -20,7 +20,7 @@ from pusa_app.errors import ModelError, StoreError
 from pusa_app.models.entry import ID, Entry, Part, entries
 from pusa_app.models.home import CARD_FILE, Home
 from pusa_app.models.native import PICKLES
-from pusa_app.models.weights.hub import File, Listing, storage_of
+from pusa_app.models.weights.hub import File, Listing, is_there, storage_of
 
 ROOT = Path(__file__).parents[3]
 INDEX_FILE = "model_index.json"
@@ -163,7 +163,7 @@ def is_complete(home: Home, wanted: Wanted) -> bool:
     """Whether all files of a part are here."""
     if wanted.own is not None:
         return wanted.own.is_file()
-    there = [file.name for file, pointer in wanted.pointers(home) if pointer.exists()]
+    there = [file.name for file, pointer in wanted.pointers(home) if is_there(pointer, file)]
     if wanted.exact and len(there) < len(wanted.files):
         return False
     return wanted.listing is not None and wanted.part.missing(there) is None
