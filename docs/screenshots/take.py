@@ -1,4 +1,7 @@
-"""The screenshots of the docs, from a running app with mini: python docs/screenshots/take.py [TASK|presets|sweep]"""
+"""The screenshots of the docs, from a running app with mini.
+
+python docs/screenshots/take.py [TASK|presets|sweep|queue|library|compare|models ...]
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,8 @@ LOOKS: dict[str, dict[str, Any]] = {
     "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
     "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
 }
+VISITORS = {"light": "192.0.2.1", "dark": "192.0.2.2", "phone": "192.0.2.3"}
+CLIPS = ("a red star spins over a dark blue background", "a yellow ring moves right", "a green cross grows on black")
 
 
 def main(wanted: list[str]) -> None:
@@ -33,7 +38,8 @@ def main(wanted: list[str]) -> None:
         url = next(servers).url
         browser = play.chromium.launch(executable_path=next(p for p in CHROMIUM if Path(p).exists()), args=ARGUMENTS)
         for look, options in LOOKS.items():
-            page = browser.new_context(**options).new_page()
+            # Each look is a visitor of his own, with a queue and a library of his own.
+            page = browser.new_context(**options, extra_http_headers={"X-Real-IP": VISITORS[look]}).new_page()
             page.set_default_timeout(180_000)
             page.goto(url)
             page.wait_for_selector("#generate")
@@ -41,10 +47,9 @@ def main(wanted: list[str]) -> None:
             for name in TASKS:
                 if name in wanted or not wanted:
                     take_task(page, name, look)
-            if "presets" in wanted or not wanted:
-                take_gallery(page, look)
-            if "sweep" in wanted or not wanted:
-                take_sweep(page, look)
+            for name, take in PAGES.items():
+                if name in wanted or not wanted:
+                    take(page, look)
         browser.close()
         servers.close()
 
@@ -78,6 +83,63 @@ def take_sweep(page: Any, look: str) -> None:
     save(page, f"sweep-{look}")
 
 
+def take_queue(page: Any, look: str) -> None:
+    """A run under way and two that wait, one of them started again later."""
+    choose(page, "Text to video")
+    page.locator("#advanced button").first.click()
+    page.fill("#steps input[type=number]", "200")
+    for prompt in CLIPS:
+        page.fill("#prompt textarea", prompt)
+        page.click("#generate")
+        page.wait_for_timeout(700)
+    open_page(page, "Queue")
+    page.wait_for_function("/Step [5-9]\\d/.test(document.querySelector('.q-running')?.innerText || '')")
+    save(page, f"queue-{look}")
+    open_page(page, "Create")
+    page.wait_for_function("/Step 1\\d\\d/.test(document.querySelector('#stage')?.innerText || '')")
+    save(page, f"running-{look}")
+    page.wait_for_function("!document.querySelector('#cancel')?.checkVisibility()")
+    page.fill("#steps input[type=number]", "20")
+    page.locator("#advanced button").first.click()
+
+
+def take_library(page: Any, look: str) -> None:
+    if not page.locator("#player video").count():
+        choose(page, "Text to video")
+        for number in range(3):
+            run(page, page.locator(".gallery-chip").nth(number).click)
+    open_page(page, "Library")
+    page.wait_for_selector(".lib-open")
+    save(page, f"library-{look}")
+    page.locator(".lib-open").first.click()
+    page.wait_for_function("document.querySelector('.lib-one video')?.currentTime > 0.5")
+    save(page, f"video-{look}")
+    page.locator(".lib-one .lib-quiet").first.click()
+
+
+def take_compare(page: Any, look: str) -> None:
+    open_page(page, "Library")
+    page.wait_for_selector(".lib-open")
+    boxes = page.locator(".lib-pick")
+    for number in range(2):
+        boxes.nth(number).click()
+    page.get_by_role("button", name="Compare").click()
+    page.wait_for_timeout(2000)
+    save(page, f"compare-{look}")
+    page.locator(".lib-pair .lib-quiet").first.click()
+
+
+def take_models(page: Any, look: str) -> None:
+    open_page(page, "Models")
+    page.wait_for_timeout(2000)
+    save(page, f"models-{look}")
+
+
+def open_page(page: Any, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+    page.wait_for_timeout(500)
+
+
 def run(page: Any, start: Any) -> None:
     """Start a run and wait until its video plays."""
     before = shown(page)
@@ -95,6 +157,15 @@ def save(page: Any, name: str) -> None:
     picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
     picture.quantize(192, dither=Image.Dither.NONE).save(HERE / f"{name}.png", optimize=True)
 
+
+PAGES = {
+    "presets": take_gallery,
+    "sweep": take_sweep,
+    "queue": take_queue,
+    "library": take_library,
+    "compare": take_compare,
+    "models": take_models,
+}
 
 if __name__ == "__main__":
     main(sys.argv[1:])
