@@ -53,6 +53,17 @@ def tiny_mochi(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def pusa_pickle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The LoRA of Pusa V1 as its authors publish theirs: a pickle. The repository holds no pickles."""
+    import torch
+    from safetensors.torch import load_file
+
+    path = tmp_path_factory.mktemp("pickles") / "pusa_lora.pt"
+    torch.save(load_file(PARITY_DATA / "wan" / "pusa_lora.safetensors"), path)
+    return path
+
+
 def build_tiny_mochi(folder: Path) -> None:
     import torch
     from diffusers import AutoencoderKLMochi, FlowMatchEulerDiscreteScheduler, MochiPipeline, MochiTransformer3DModel

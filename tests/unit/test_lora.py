@@ -247,7 +247,7 @@ def test_what_found_no_place_is_reported(wan, loras, tmp_path):
     close(output(wan), WITH)
 
 
-def test_damaged_missing_and_foreign_kinds_are_refused(loras, tmp_path):
+def test_damaged_missing_and_foreign_kinds_are_refused(loras, tmp_path, pusa_pickle):
     data = (DATA / "pusa_lora.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(data[:-50])
     refused(loras, tmp_path / "cut.safetensors", "cannot be read .* get it again")
@@ -257,7 +257,7 @@ def test_damaged_missing_and_foreign_kinds_are_refused(loras, tmp_path):
     refused(loras, dora, "is a DoRA")
     loha = saved(tmp_path / "loha.safetensors", {"blocks.0.self_attn.q.hada_w1_a": torch.zeros(1)})
     refused(loras, loha, "is a LoHa")
-    refused(loras, DATA / "pusa_lora.pt", r"is a pickle.*models convert pusa_lora\.pt pusa_lora\.safetensors")
+    refused(loras, pusa_pickle, r"is a pickle.*models convert pusa_lora\.pt pusa_lora\.safetensors")
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -372,8 +372,8 @@ class Evil:
         return os.system, (f"touch {self.path}",)
 
 
-def test_a_pickle_of_tensors_is_converted(tmp_path):
-    out = convert_pickle(DATA / "pusa_lora.pt", tmp_path / "new" / "pusa.safetensors")
+def test_a_pickle_of_tensors_is_converted(tmp_path, pusa_pickle):
+    out = convert_pickle(pusa_pickle, tmp_path / "new" / "pusa.safetensors")
     found = load_file(out)
     assert found.keys() == PUSA.keys()
     assert all(torch.equal(found[name], PUSA[name]) for name in PUSA)
@@ -405,12 +405,12 @@ def test_other_pickles_are_refused_in_one_sentence(tmp_path):
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def test_pickles_are_opened_in_another_process(tmp_path, monkeypatch):
+def test_pickles_are_opened_in_another_process(tmp_path, monkeypatch, pusa_pickle):
     monkeypatch.setattr(torch, "load", lambda *args, **kwargs: pytest.fail("opened in this process"))
-    convert_pickle(DATA / "pusa_lora.pt", tmp_path / "x.safetensors")
+    convert_pickle(pusa_pickle, tmp_path / "x.safetensors")
     monkeypatch.setattr(unpickle, "SECONDS", 0.001)
     with pytest.raises(ModelError, match="TimeoutExpired"):
-        convert_pickle(DATA / "pusa_lora.pt", tmp_path / "y.safetensors")
+        convert_pickle(pusa_pickle, tmp_path / "y.safetensors")
     assert os.listdir(tmp_path) == ["x.safetensors"]
 
 

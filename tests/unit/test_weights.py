@@ -513,7 +513,7 @@ class TestConversion:
 
 
 class TestPusaOnWan:
-    def test_the_lora_of_a_card_is_on_the_model_at_its_strength(self, hub, home, tmp_path, monkeypatch):
+    def test_the_lora_of_a_card_is_on_the_model_at_its_strength(self, hub, home, tmp_path, monkeypatch, pusa_pickle):
         """As Pusa V1 comes: Wan in diffusers' layout, and a pickle beside it; compared with the authors' own output."""
         import torch
         from safetensors.torch import load_file
@@ -526,7 +526,7 @@ class TestPusaOnWan:
         convert_native(data / "wan_t2v_native.safetensors", tmp_path / "base" / "transformer")
         (tmp_path / "base" / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
         hub.add("some/wan", tmp_path / "base")
-        hub.add("some/pusa", {"pusa_v1.pt": (data / "pusa_lora.pt").read_bytes()})
+        hub.add("some/pusa", {"pusa_v1.pt": pusa_pickle.read_bytes()})
         real = entries()["pusa-v1"]
         own = {"lora": real.parts[1].lora, "use": "lora", "into": "pusa", "pickle": True}
         base = {"repo": "some/wan", "files": ["model_index.json", "transformer/*"]}
