@@ -54,10 +54,13 @@ def test_generate_makes_the_video_inside_the_event(space: Server, visit: Callabl
     page = visit(space.url)
     generate(page, "blue")
     assert video_frames(page, tmp_path).shape == (37, 64, 64, 3)
+    steps(page, 40)
     generate(page, "green")
-    wait_for(lambda: len(states(space)) == 2)
+    page.wait_for_selector(".stage.has-picture")
     generate(page, "yellow")  # while that one runs: it is made after it
-    wait_for(lambda: states(space) == ["done"] * 3)
+    wait_for(lambda: states(space) == ["done", "running", "queued"])
+    page.click("#cancel")
+    wait_for(lambda: states(space) == ["done", "cancelled", "done"])
     children = psutil.Process(space.process.pid).children()
     assert all("multiprocessing.spawn" not in " ".join(child.cmdline()) for child in children), "there is no worker"
 
