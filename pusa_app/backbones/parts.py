@@ -37,6 +37,16 @@ class Turns:
         module.to(self._device)
         self._there = module
 
+    def leave(self) -> None:
+        """All of them leave the device."""
+        if self._there is None:
+            return
+        self._there = None
+        for module in self._modules:
+            module.to("cpu")
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
 
 @contextmanager
 def silent_libraries() -> Iterator[None]:
@@ -57,9 +67,9 @@ def silent_libraries() -> Iterator[None]:
             library.set_verbosity(level)
 
 
-def load_weights(cls: Any, path: Path, dtype: torch.dtype) -> Any:
+def load_weights(cls: Any, path: Path, dtype: torch.dtype, **more: Any) -> Any:
     """from_pretrained, but a weight that the files lack is an error instead of a random number."""
-    options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+    options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True, "output_loading_info": True, **more}
     model, info = load_part(path, lambda folder: cls.from_pretrained(folder, **options))
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if missing:

@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import ValidationError
 
 from pusa_app.errors import ModelError
-from pusa_app.models.card import BackboneSpec, ModelCard
+from pusa_app.models.card import BackboneSpec, ModelCard, version_of
 from pusa_app.models.entry import Entry, entries
 from pusa_app.models.home import CARD_FILE, Home
 from pusa_app.models.infer_wan import WAN_PIPELINES, infer_wan
+from pusa_app.settings import default_data_dir
 from pusa_app.timeline import LoraChoice, ScheduleSpec, TaskName
 
 if TYPE_CHECKING:
     from pusa_app.backbones.base import Backbone
+    from pusa_app.backbones.embeddings import Embeddings
+    from pusa_app.models.plan import MemoryPlan
 
 ROOT = Path(__file__).parents[2]
 INDEX_FILE = "model_index.json"
@@ -60,9 +63,12 @@ def get_card(model_id: str) -> ModelCard:
     raise ModelError(f"There is no model {model_id[:100]!r}: choose {', '.join(at_hand)}, or give a model folder.")
 
 
-def load_backbone(card: ModelCard | str, device: str | None = None, lean: int = 0) -> Backbone:
+def load_backbone(
+    card: ModelCard | str, device: str | None = None, lean: int = 0, plan: MemoryPlan | None = None
+) -> Backbone:
     """Open a model for rendering. device: "cpu", "cuda", ...; None takes the GPU when there is one. lean 1 is slower
-    and needs less memory.
+    and needs less memory; plan says exactly how instead. With a plan, encoded prompts are kept on the disk where the
+    text encoder does not stay.
 
     Raises ModelError with one line when it is not on this machine or its files are damaged.
     """
@@ -76,13 +82,25 @@ def load_backbone(card: ModelCard | str, device: str | None = None, lean: int = 
     import torch
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    backbone = _family(card.spec.family).from_folder(card.folder, card.spec, device, lean=bool(lean))
+    backbone = _family(card.spec.family).from_folder(card.folder, card.spec, device, lean=bool(lean), plan=plan)
+    if plan is not None and plan.text != "resident":
+        backbone.embeddings = embeddings_of(card, plan)
     if card.loras:
         backbone.loras.own = tuple(
             LoraChoice(path=str(card.folder / lora.file), strength=lora.strength, expert=lora.expert)
             for lora in card.loras
         )
     return backbone
+
+
+def embeddings_of(card: ModelCard, plan: MemoryPlan) -> Embeddings:
+    """The encoded prompts that this machine has for a model, as a plan runs its text encoder."""
+    from pusa_app.backbones.embeddings import Embeddings
+
+    assert card.folder is not None
+    marks = [version_of(card.folder / part) for part in ("tokenizer", "text_encoder")]
+    marks += [plan.dtype, plan.text_quantization, str(card.spec.max_text_tokens), card.spec.family]
+    return Embeddings(default_data_dir() / "embeddings", " ".join(marks))
 
 
 def runs(family: str) -> bool:

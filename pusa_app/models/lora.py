@@ -429,10 +429,10 @@ class Loras:
         A file is read once and stays on the model as long as it is wanted: another strength costs nothing. Raises
         ModelError with one line when a file is missing, damaged or for another model; then the model has none.
         """
+        if not self.would_change(choices):
+            return self._reports
         wants = self._wants(choices)
         names = [_adapter_name(want.path) for want in wants]
-        if (wants, names) == self._now or (not wants and not self._now):
-            return self._reports
         try:
             self._reports = self._set(wants, names)
             self._now = wants, names
@@ -442,6 +442,12 @@ class Loras:
                 target.use({})
             raise
         return self._reports
+
+    def would_change(self, choices: Sequence[LoraChoice]) -> bool:
+        """Whether `set` would do anything. Raises ModelError when a file is missing."""
+        wants = self._wants(choices)
+        names = [_adapter_name(want.path) for want in wants]
+        return not ((wants, names) == self._now or (not wants and not self._now))
 
     def _wants(self, choices: Sequence[LoraChoice]) -> list[_Want]:
         own = {Path(choice.path).stem: choice for choice in self.own}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 
@@ -149,15 +148,10 @@ def test_clean_keyframes_are_kept_to_the_last_bit(backbone):
 @pytest.mark.parametrize("name", FOLDERS)
 def test_guidance_in_one_batch_or_two_calls_is_the_same(loaded, name, monkeypatch):
     backbone = loaded(name)
-    module = importlib.import_module(WanOrMochi(name))
     z0 = torch.zeros(geometry(backbone)[3])
     batched = run(backbone, (1.0, 0.5, 1.0), z0)
-    monkeypatch.setattr(module, "BATCH_BELOW_TOKENS", 0)
+    monkeypatch.setattr("pusa_app.backbones.fit.SMALL_TOKENS", 0)
     torch.testing.assert_close(run(backbone, (1.0, 0.5, 1.0), z0), batched, atol=1e-4, rtol=1e-4)
-
-
-def WanOrMochi(name):
-    return f"pusa_app.backbones.{'mochi' if name == 'mochi' else 'wan'}.backbone"
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -345,7 +339,7 @@ class TestTwoExperts:
             backbone.transformer_2,
             device=torch.device("meta"),
         )
-        moved._need(moved.experts[0])
+        moved.fit.need(moved.experts[0])
         assert [expert.device.type for expert in moved.experts] == ["meta", "cpu"]
 
 

@@ -276,7 +276,7 @@ class TestMochi:
         assert np.abs(frames.astype(int) - render(made, tiny).frames).max() <= 1
 
     def test_parts_of_a_model_take_turns_on_a_gpu(self):
-        from pusa_app.backbones.mochi.backbone import Turns
+        from pusa_app.backbones.parts import Turns
 
         moves: list[tuple[str, str]] = []
 
@@ -335,12 +335,10 @@ class TestMochi:
 
     @pytest.mark.parametrize("words", [("a red ball", ""), ("a red ball", "a blue ball"), ("", "")])
     def test_batched_and_separate_velocities_agree(self, tiny, monkeypatch, words):
-        import pusa_app.backbones.mochi.backbone as module
-
         z, sigma = torch.randn(12, 4, 4, 4), torch.tensor([0.0, 0.3, 0.7, 1.0])
         texts = [tiny.encode_text(w) for w in words]
         batched = tiny.velocity(z, sigma, texts)
-        monkeypatch.setattr(module, "BATCH_BELOW_TOKENS", 0)
+        monkeypatch.setattr("pusa_app.backbones.fit.SMALL_TOKENS", 0)
         for a, b in zip(batched, tiny.velocity(z, sigma, texts), strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +13,21 @@ from diffusers import AutoencoderKLMochi
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
 from pusa_app.backbones.base import Text
+from pusa_app.backbones.embeddings import Embeddings
+from pusa_app.backbones.fit import Fit
 from pusa_app.backbones.mochi.decoder import decode_chunks, enable_streaming
 from pusa_app.backbones.mochi.transformer import VectorizedMochiTransformer3DModel
-from pusa_app.backbones.parts import Turns, load_part, load_weights, silent_libraries
+from pusa_app.backbones.parts import load_part, load_weights, silent_libraries
 from pusa_app.backbones.preview import LatentPreview
+from pusa_app.backbones.tiles import decode_tiled
 from pusa_app.errors import ModelError
 from pusa_app.models.card import BackboneSpec, version_of
 from pusa_app.models.lora import LoraReport, Loras
+from pusa_app.models.plan import MemoryPlan
 from pusa_app.timeline import LoraChoice
 
 PARTS = ("tokenizer", "text_encoder", "transformer", "vae")
 MODEL_TIME = 1000
-# Below this many visual tokens a step is mostly overhead, so texts share one padded batch; above it each text runs
-# alone: no padding, no mask, half the activations.
-BATCH_BELOW_TOKENS = 1024
 MAX_CACHED_TEXTS = 64
 
 
@@ -37,7 +38,7 @@ class MochiBackbone:
         self,
         spec: BackboneSpec,
         tokenizer: PreTrainedTokenizerBase,
-        text_encoder: T5EncoderModel,
+        text_encoder: T5EncoderModel | None,
         transformer: VectorizedMochiTransformer3DModel,
         vae: AutoencoderKLMochi,
         preview: LatentPreview | None = None,
@@ -46,16 +47,19 @@ class MochiBackbone:
         device: torch.device | None = None,
         lean: bool = False,
         version: str = "",
+        fit: Fit | None = None,
+        late_text: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         """null_is_empty: the empty prompt is no token at all, as Mochi was trained, not an end-of-text token.
 
         device: where to compute, None where the transformer is. lean: as little memory as gives the same result, and
         slower: texts run one by one, one slot is decoded at a time, and of text encoder, transformer and VAE only the
         one in use is on a GPU. The VAE encodes whole clips all the same: its encoder attends to all frames, and the
-        norms of both halves go over whole pictures, so tiles in time or space would be another clip.
+        norms of both halves go over whole pictures, so tiles in time or space would be another clip. fit: how it was
+        loaded, instead of lean. late_text: ids (B, L) -> (B, L, D), where there is no text encoder to stay.
         """
-        self.spec, self.lean, self.version = spec, lean, version
-        self.tokenizer, self.text_encoder = tokenizer, text_encoder.eval()
+        self.spec, self.version = spec, version
+        self.tokenizer, self.text_encoder = tokenizer, None if text_encoder is None else text_encoder.eval()
         self.transformer, self.vae = transformer.eval(), vae.eval()
         self.null_is_empty = null_is_empty
         self.loras = Loras([transformer], spec.family)
@@ -67,8 +71,10 @@ class MochiBackbone:
         self._mean = torch.tensor(config.latents_mean or [0.0 for _ in ones]).view(-1, 1, 1, 1)
         self._std = torch.tensor(config.latents_std or ones).view(-1, 1, 1, 1) / config.scaling_factor
         self.device = device or transformer.device
-        takes_turns = lean and self.device.type != "cpu"
-        self._turns = Turns((text_encoder, transformer, vae), self.device) if takes_turns else None
+        self.embeddings: Embeddings | None = None
+        self._late_text = late_text
+        self.fit = fit or Fit.without_plan(self.device, transformer.dtype, lean)
+        self.fit.place(self.text_encoder, [transformer], vae)
 
     @classmethod
     def from_folder(
@@ -78,8 +84,10 @@ class MochiBackbone:
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
         lean: bool = False,
+        plan: MemoryPlan | None = None,
     ) -> MochiBackbone:
         """Load a diffusers folder; dtype defaults to fp32 on the CPU and bf16 elsewhere. lean: see the constructor.
+        plan: says all of this instead.
 
         Only safetensors are read. Raises ModelError with one line when a part is missing or broken.
         """
@@ -90,23 +98,20 @@ class MochiBackbone:
             if not (folder / part).is_dir():
                 raise ModelError(f"The model in {folder} is incomplete: its folder {part} is missing.")
         with silent_libraries():
-            return cls._from_folder(folder, spec, device, dtype, lean)
+            fit = Fit(plan, device) if plan is not None else Fit.without_plan(device, dtype, lean)
+            return cls._from_folder(folder, spec, fit)
 
     @classmethod
-    def _from_folder(
-        cls, folder: Path, spec: BackboneSpec, device: torch.device, dtype: torch.dtype, lean: bool
-    ) -> MochiBackbone:
+    def _from_folder(cls, folder: Path, spec: BackboneSpec, fit: Fit) -> MochiBackbone:
         version = version_of(folder)  # before the files are read: what changes meanwhile is another version
         # Without trust_remote_code=False a folder with code in it makes transformers ask whether to run it.
         options = {"local_files_only": True, "trust_remote_code": False}
         tokenizer = load_part(folder / "tokenizer", lambda path: AutoTokenizer.from_pretrained(path, **options))
-        text_encoder = load_weights(T5EncoderModel, folder / "text_encoder", dtype)
-        transformer = load_weights(VectorizedMochiTransformer3DModel, folder / "transformer", dtype)
-        vae = load_weights(AutoencoderKLMochi, folder / "vae", dtype)
+        text_encoder = fit.text_encoder(T5EncoderModel, folder / "text_encoder")
+        transformer = fit.transformer(VectorizedMochiTransformer3DModel, folder / "transformer")
+        vae = load_weights(AutoencoderKLMochi, folder / "vae", fit.dtype)
         preview = load_part(folder, lambda path: LatentPreview.from_folder(path, transformer.config.in_channels))
         _check_spec(spec, transformer, vae, folder)
-        if not lean:
-            text_encoder, transformer, vae = (part.to(device) for part in (text_encoder, transformer, vae))
         return cls(
             spec,
             tokenizer,
@@ -115,9 +120,10 @@ class MochiBackbone:
             vae,
             preview,
             null_is_empty=_null_is_empty(folder),
-            device=device,
-            lean=lean,
+            device=fit.device,
             version=version,
+            fit=fit,
+            late_text=None if text_encoder is not None else fit.late_text(T5EncoderModel, folder / "text_encoder"),
         )
 
     @torch.inference_mode()
@@ -131,20 +137,33 @@ class MochiBackbone:
     def _encode_text(self, prompt: str) -> Text:
         if not prompt and self.null_is_empty:
             width = self.transformer.config.text_embed_dim
-            return Text(torch.zeros(0, width, dtype=self.transformer.dtype, device=self.device))
+            return Text(torch.zeros(0, width, dtype=self.fit.dtype, device=self.device))
+        known = self.embeddings.get(prompt) if self.embeddings is not None else None
+        if known is not None:
+            return Text(known.to(self.device, self.fit.dtype))
         tokens = self.tokenizer(
             prompt, max_length=self.spec.max_text_tokens, truncation=True, return_tensors="pt", verbose=False
         )
-        self._need(self.text_encoder)
-        embeds = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
-        return Text(embeds[0].to(self.transformer.dtype))
+        embeds = self._hidden(tokens.input_ids)[0].to(self.fit.dtype)
+        if self.embeddings is not None:
+            self.embeddings.put(prompt, embeds)
+        return Text(embeds)
+
+    def _hidden(self, ids: torch.Tensor) -> torch.Tensor:
+        """Ids (B, L) -> (B, L, D)."""
+        if self.text_encoder is None:
+            assert self._late_text is not None
+            return self._late_text(ids)
+        self.fit.need(self.text_encoder)
+        return self.text_encoder(ids.to(self.device)).last_hidden_state
 
     @torch.inference_mode()
     def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
         x = torch.from_numpy(frames).to(self.device).permute(3, 0, 1, 2)[None]
         x = x.to(self.vae.dtype) / 127.5 - 1
-        self._need(self.vae)
-        raw = self.vae.encode(x).latent_dist.mode()[0].float().cpu()
+        self.fit.need(self.vae)
+        with self.fit.encoding(self.vae):
+            raw = self.vae.encode(x).latent_dist.mode()[0].float().cpu()
         # Pusa V0.5's own sampler puts raw latents into z, though it decodes all of z as normalized.
         return raw if self.spec.latent_space == "pusa_raw" else (raw - self._mean) / self._std
 
@@ -152,9 +171,10 @@ class MochiBackbone:
     def velocity(self, z: torch.Tensor, sigma: torch.Tensor, texts: Sequence[Text]) -> list[torch.Tensor]:
         tokens = z[0].numel() // self.transformer.config.patch_size**2
         time = ((1 - sigma.float()) * MODEL_TIME)[None]
-        x = z[None].to(self.transformer.dtype)
-        self._need(self.transformer)
-        if len(texts) > 1 and tokens < BATCH_BELOW_TOKENS and not self.lean:
+        x = z[None].to(self.fit.dtype)
+        self.fit.need(self.transformer)
+        # Batched texts need padding and a mask, and twice the activations; it pays where a step is mostly overhead.
+        if len(texts) > 1 and self.fit.batches(tokens):
             embeds, mask = _pad([text.embeds for text in texts])
             batch = len(texts)
             output = self.transformer(
@@ -166,21 +186,22 @@ class MochiBackbone:
     @torch.inference_mode()
     def decode(self, z: torch.Tensor) -> Iterator[np.ndarray]:
         raw = z.float().cpu() * self._std + self._mean
-        self._need(self.vae)
-        for frames in decode_chunks(self.vae, raw.to(self.device, self.vae.dtype), 1 if self.lean else None):
+        self.fit.need(self.vae)
+        raw, tile = raw.to(self.device, self.vae.dtype), self.fit.plan.decode_tile
+        if tile is None:
+            pieces = decode_chunks(self.vae, raw, self.fit.decode_slots)
+        else:
+            pieces = decode_tiled(lambda part: decode_chunks(self.vae, part, 1), raw, tile, self.spec.spatial_stride)
+        for frames in pieces:
             pixels = ((frames.float() + 1) * 127.5).round().clamp(0, 255)
             yield pixels.byte().permute(1, 2, 3, 0).contiguous().cpu().numpy()
 
     def set_loras(self, loras: Sequence[LoraChoice]) -> list[LoraReport]:
         """See pusa_app.models.lora.Loras.set."""
-        return self.loras.set(loras)
+        return self.fit.set_loras(self.loras, loras, [self.transformer])
 
     def preview(self, z: torch.Tensor) -> np.ndarray:
         return self._preview(z)
-
-    def _need(self, module: torch.nn.Module) -> None:
-        if self._turns is not None:
-            self._turns.take(module)
 
 
 def _pad(embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:

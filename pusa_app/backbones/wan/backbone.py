@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,20 +14,22 @@ from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from pusa_app.backbones.base import Text
-from pusa_app.backbones.parts import Turns, load_part, load_weights, silent_libraries
+from pusa_app.backbones.embeddings import Embeddings
+from pusa_app.backbones.fit import Fit
+from pusa_app.backbones.parts import load_part, load_weights, silent_libraries
 from pusa_app.backbones.preview import PREVIEW_FILE, LatentPreview
+from pusa_app.backbones.tiles import decode_tiled
 from pusa_app.backbones.wan.decoder import decode_slots
 from pusa_app.backbones.wan.transformer import VectorizedWanTransformer3DModel
 from pusa_app.errors import ModelError
 from pusa_app.models.card import BackboneSpec, version_of
 from pusa_app.models.lora import LoraReport, Loras
+from pusa_app.models.plan import MemoryPlan
 from pusa_app.timeline import LoraChoice
 
 PARTS = ("tokenizer", "text_encoder", "transformer", "vae")
 SECOND = "transformer_2"
 MODEL_TIME = 1000
-# Below this many visual tokens a step is mostly overhead, so texts share one batch; above it each runs alone.
-BATCH_BELOW_TOKENS = 1024
 MAX_CACHED_TEXTS = 64
 
 
@@ -42,7 +44,7 @@ class WanBackbone:
         self,
         spec: BackboneSpec,
         tokenizer: PreTrainedTokenizerBase,
-        text_encoder: UMT5EncoderModel,
+        text_encoder: UMT5EncoderModel | None,
         transformer: Any,
         vae: AutoencoderKLWan,
         preview: LatentPreview | None = None,
@@ -51,15 +53,19 @@ class WanBackbone:
         device: torch.device | None = None,
         lean: bool = False,
         version: str = "",
+        fit: Fit | None = None,
+        late_text: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         """transformer_2: the expert for a schedule below spec.boundary, where there are two.
 
         preview None: it is measured with the VAE. device: where to compute, None where the transformer is. lean: as
         little memory as gives the same result, and slower: texts run one by one, and of text encoder, transformer and
-        VAE only the one in use is on a GPU. Of two experts only one is there in any case.
+        VAE only the one in use is on a GPU. Of two experts only one is there in any case. fit: how it was loaded,
+        instead of lean. late_text: ids (B, L) -> (B, L, D), where there is no text encoder to stay.
         """
-        self.spec, self.lean, self.version = spec, lean, version
-        self.tokenizer, self.text_encoder, self.vae = tokenizer, text_encoder.eval(), vae.eval()
+        self.spec, self.version = spec, version
+        self.tokenizer, self.vae = tokenizer, vae.eval()
+        self.text_encoder = None if text_encoder is None else text_encoder.eval()
         self.transformer, self.transformer_2 = transformer.eval(), transformer_2
         self.experts = [self.transformer] if transformer_2 is None else [self.transformer, transformer_2.eval()]
         # Not transformer.dtype: its norms and time embedding are fp32 whatever the rest is.
@@ -68,10 +74,10 @@ class WanBackbone:
         self._texts: dict[str, Text] = {}
         self._mean = torch.tensor(vae.config.latents_mean).view(-1, 1, 1, 1)
         self._std = torch.tensor(vae.config.latents_std).view(-1, 1, 1, 1)
-        shared = (text_encoder, *self.experts, vae) if lean else self.experts
-        takes_turns = len(shared) > 1 and self.device.type != "cpu"
-        self._turns = Turns(shared, self.device) if takes_turns else None
-        self._waiting = set(map(id, shared)) if takes_turns else set()
+        self.embeddings: Embeddings | None = None
+        self._late_text = late_text
+        self.fit = fit or Fit.without_plan(self.device, self.dtype, lean)
+        self.fit.place(self.text_encoder, self.experts, vae)
         self.loras = Loras(self.experts, spec.family)
         self._preview = preview or self._measured_preview()
 
@@ -83,9 +89,10 @@ class WanBackbone:
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
         lean: bool = False,
+        plan: MemoryPlan | None = None,
     ) -> WanBackbone:
         """Load a diffusers folder; dtype defaults to fp32 on the CPU and bf16 elsewhere, the VAE is fp32 everywhere, as
-        its authors run it. lean: see the constructor.
+        its authors run it. lean: see the constructor. plan: says all of this instead.
 
         Only safetensors are read. Raises ModelError with one line when a part is missing or broken.
         """
@@ -96,28 +103,23 @@ class WanBackbone:
             if not (folder / part).is_dir():
                 raise ModelError(f"The model in {folder} is incomplete: its folder {part} is missing.")
         with silent_libraries():
-            return cls._from_folder(folder, spec, device, dtype, lean)
+            fit = Fit(plan, device) if plan is not None else Fit.without_plan(device, dtype, lean)
+            return cls._from_folder(folder, spec, fit)
 
     @classmethod
-    def _from_folder(
-        cls, folder: Path, spec: BackboneSpec, device: torch.device, dtype: torch.dtype, lean: bool
-    ) -> WanBackbone:
+    def _from_folder(cls, folder: Path, spec: BackboneSpec, fit: Fit) -> WanBackbone:
         version = version_of(folder)  # before the files are read: what changes meanwhile is another version
         options = {"local_files_only": True, "trust_remote_code": False}
         tokenizer = load_part(folder / "tokenizer", lambda path: AutoTokenizer.from_pretrained(path, **options))
-        text_encoder = load_weights(UMT5EncoderModel, folder / "text_encoder", dtype)
+        text_encoder = fit.text_encoder(UMT5EncoderModel, folder / "text_encoder")
         names = ("transformer",) if spec.boundary is None else ("transformer", SECOND)
-        experts = [load_weights(cls.transformer_class, folder / name, dtype) for name in names]
+        experts = [fit.transformer(cls.transformer_class, folder / name) for name in names]
         vae = load_weights(AutoencoderKLWan, folder / "vae", torch.float32)
         for name, expert in zip(names, experts, strict=True):
             _check_spec(spec, expert, vae, folder / name)
         preview = None
         if (folder / PREVIEW_FILE).is_file():
             preview = load_part(folder, lambda path: LatentPreview.from_folder(path, spec.latent_channels))
-        if not lean:
-            text_encoder, vae = text_encoder.to(device), vae.to(device)
-            if len(experts) == 1:
-                experts = [experts[0].to(device)]
         return cls(
             spec,
             tokenizer,
@@ -126,9 +128,10 @@ class WanBackbone:
             vae,
             preview,
             *experts[1:],
-            device=device,
-            lean=lean,
+            device=fit.device,
             version=version,
+            fit=fit,
+            late_text=None if text_encoder is not None else fit.late_text(UMT5EncoderModel, folder / "text_encoder"),
         )
 
     @torch.inference_mode()
@@ -142,17 +145,30 @@ class WanBackbone:
     def _encode_text(self, prompt: str) -> Text:
         """As WanPipeline does it: padded with zeros behind the text, which the model attends to."""
         length = self.spec.max_text_tokens
-        tokens = self.tokenizer(_clean(prompt), max_length=length, truncation=True, return_tensors="pt", verbose=False)
-        self._need(self.text_encoder)
-        embeds = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state[0].to(self.dtype)
+        embeds = self.embeddings.get(prompt) if self.embeddings is not None else None
+        if embeds is None:
+            embeds = self._hidden(prompt, length)
+            if self.embeddings is not None:
+                self.embeddings.put(prompt, embeds)
+        embeds = embeds.to(self.device, self.dtype)
         return Text(F.pad(embeds, (0, 0, 0, length - len(embeds))))
+
+    def _hidden(self, prompt: str, length: int) -> torch.Tensor:
+        """The valid tokens of a prompt, encoded: (L, D)."""
+        tokens = self.tokenizer(_clean(prompt), max_length=length, truncation=True, return_tensors="pt", verbose=False)
+        if self.text_encoder is None:
+            assert self._late_text is not None
+            return self._late_text(tokens.input_ids)[0].to(self.dtype)
+        self.fit.need(self.text_encoder)
+        return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state[0].to(self.dtype)
 
     @torch.inference_mode()
     def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
         x = torch.from_numpy(frames).to(self.device).permute(3, 0, 1, 2)[None]
         x = x.to(self.vae.dtype) / 127.5 - 1
-        self._need(self.vae)
-        raw = self.vae.encode(x).latent_dist.mode()[0].float().cpu()
+        self.fit.need(self.vae)
+        with self.fit.encoding(self.vae):
+            raw = self.vae.encode(x).latent_dist.mode()[0].float().cpu()
         return (raw - self._mean) / self._std
 
     @torch.inference_mode()
@@ -166,9 +182,9 @@ class WanBackbone:
         if self.spec.integer_time:
             time = time.trunc()
         x = z[None].to(self.dtype)
-        self._need(expert)
+        self.fit.need(expert)
         same = self.batches and len({len(text.embeds) for text in texts}) == 1
-        if len(texts) > 1 and same and tokens < BATCH_BELOW_TOKENS and not self.lean:
+        if len(texts) > 1 and same and self.fit.batches(tokens):
             batch, embeds = len(texts), torch.stack([text.embeds for text in texts])
             output = self._forward(expert, x.expand(batch, -1, -1, -1, -1), time.expand(batch, -1), embeds)
         else:
@@ -186,24 +202,25 @@ class WanBackbone:
     @torch.inference_mode()
     def decode(self, z: torch.Tensor) -> Iterator[np.ndarray]:
         raw = z.float().cpu() * self._std + self._mean
-        self._need(self.vae)
-        for frames in decode_slots(self.vae, raw.to(self.device, self.vae.dtype)):
+        self.fit.need(self.vae)
+        raw, tile = raw.to(self.device, self.vae.dtype), self.fit.plan.decode_tile
+        if tile is None:
+            pieces = decode_slots(self.vae, raw)
+        else:
+            pieces = decode_tiled(lambda part: decode_slots(self.vae, part), raw, tile, self.spec.spatial_stride)
+        for frames in pieces:
             pixels = ((frames.float() + 1) * 127.5).round()
             yield pixels.byte().permute(1, 2, 3, 0).contiguous().cpu().numpy()
 
     def set_loras(self, loras: Sequence[LoraChoice]) -> list[LoraReport]:
         """See pusa_app.models.lora.Loras.set."""
-        return self.loras.set(loras)
+        return self.fit.set_loras(self.loras, loras, self.experts)
 
     def preview(self, z: torch.Tensor) -> np.ndarray:
         return self._preview(z)
 
     def _measured_preview(self) -> LatentPreview:
         return LatentPreview.measured(self.encode_frames, self.spec.spatial_stride, self.spec.temporal_stride)
-
-    def _need(self, module: torch.nn.Module) -> None:
-        if id(module) in self._waiting:
-            self._turns.take(module)
 
 
 class SkyReelsBackbone(WanBackbone):
