@@ -467,7 +467,7 @@ def test_a_video_that_was_made_before_the_program_could_say_so_is_done(opened: O
     with media.ClipWriter(Path(job.out), 64, 64, 12) as clip:
         clip.write(media.load_image(picture, 64, 64)[None].repeat(7, axis=0))
     (studio.settings.runs_dir / job.folder / f"{job.id}.state").write_bytes(b"latents")
-    studio._store._connection.close()  # killed
+    studio._store.close()  # killed
     studio._lock.release()
     studio = opened()
     done = studio.job(job.id)
