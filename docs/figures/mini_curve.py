@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCE = HERE.parents[1] / "assets" / "mini" / "transformer.csv"
+SOURCES = [HERE.parents[1] / "assets" / "mini" / name for name in ("transformer.csv", "refined.csv")]
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 300, 50, 40, 20
 LINES = {
     "loss": ("training", "#9aa5b1"),
@@ -16,10 +16,12 @@ LINES = {
 
 
 def main() -> None:
-    with SOURCE.open(newline="") as file:
-        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    rows = [row for row in rows if row["loss"] < 1]
-    most = max(row["samples"] for row in rows)
+    stages, before = [], 0.0
+    for source in SOURCES:
+        with source.open(newline="") as file:
+            rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        stages.append([row | {"samples": row["samples"] + before} for row in rows if row["loss"] < 1])
+        before = most = stages[-1][-1]["samples"]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
         'font-family="system-ui, sans-serif" font-size="12">',
@@ -37,8 +39,9 @@ def main() -> None:
         x, y = at(tick, 0).split(",")
         parts.append(f'<text x="{x}" y="{float(y) + 18}" text-anchor="middle">{tick // 1000}k</text>')
     for number, (column, (label, color)) in enumerate(LINES.items()):
-        points = " ".join(at(row["samples"], row[column]) for row in rows)
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
+        for stage in stages:
+            points = " ".join(at(row["samples"], row[column]) for row in stage)
+            parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
         parts.append(f'<text x="{WIDTH - 200}" y="{TOP + 18 + 18 * number}" fill="{color}">{label}</text>')
     parts.append(f'<text x="{LEFT}" y="{HEIGHT - 4}">samples seen; loss of the velocity, mean squared</text></svg>')
     (HERE / "mini-curve.svg").write_text("\n".join(parts) + "\n", encoding="utf-8")

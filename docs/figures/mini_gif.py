@@ -22,7 +22,7 @@ PROMPTS = (
     "a pink square pulses over a gray background",
     "an orange ring sways over a black background",
 )
-COLUMNS, SCALE, GAP = 3, 3, 6
+COLUMNS, SCALE, GAP = 3, 2, 4
 
 
 def main() -> None:

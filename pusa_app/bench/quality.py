@@ -258,6 +258,7 @@ def _sheet(
         if truth is not None:
             rows.append(np.concatenate(list(truth[i][::6]), axis=1))
         rows.append(np.concatenate(list(frames[::6]), axis=1))
-    Image.fromarray(np.concatenate(rows)).save(path)
+    picture = Image.fromarray(np.concatenate(rows)).quantize(256, dither=Image.Dither.NONE)
+    picture.save(path, optimize=True)
     prompts = "\n".join(plain_caption(spec) for spec in specs[:17])
     path.with_suffix(".txt").write_text(prompts + "\n", encoding="utf-8")
