@@ -1,3 +1,3 @@
 """Pusa Studio: frame-level control over AI video."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
