@@ -279,23 +279,29 @@ _loaded: dict[str, Any] = {}
 
 def _render(recipe: Recipe, out: Path) -> None:
     """Render to `out`, in this process; the model stays loaded for the next one of a batch."""
-    with _rendering(recipe.model, out) as (backbone, show):
+    with _rendering(recipe, out) as (backbone, show):
         from pusa_app.render import render
 
         render(recipe, backbone, show, out=out)
 
 
 @contextlib.contextmanager
-def _rendering(model: str, out: Path) -> Iterator[tuple[Any, ProgressLine]]:
+def _rendering(work: Recipe | Sweep, out: Path) -> Iterator[tuple[Any, ProgressLine]]:
     """The loaded model, and where progress goes, while something is written to `out`."""
-    from pusa_app.worker import load_backbone
+    from pusa_app.timeline import Sweep
+    from pusa_app.worker import load_backbone, planned
 
+    model = work.recipe.model if isinstance(work, Sweep) else work.model
     show = ProgressLine(sys.stderr)
     with writable(out.parent), contextlib.closing(show):
         if model not in _loaded:
             show(Progress("loading"))
             _loaded.clear()
-            _loaded[model] = load_backbone(model)
+            if (run := planned(model, work)) is None:
+                _loaded[model] = load_backbone(model)
+            else:
+                run.encode_texts()
+                _loaded[model] = load_backbone(model, plan=run.plan)
         yield _loaded[model], show
 
 
@@ -400,7 +406,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
     check_out(sweep, out)
     check_sweep(sweep)
-    with _rendering(sweep.recipe.model, out) as (backbone, show):
+    with _rendering(sweep, out) as (backbone, show):
         result = render_sweep(sweep, backbone, show, out=out)
     failed = [cell for cell in result.cells if cell.path is None]
     for cell in failed:

@@ -70,7 +70,7 @@ def _plan(options: argparse.Namespace) -> int:
     for line in told(work, found):
         print(line)
     for number_, rung in enumerate(ladder(work, found), 1):
-        print(f"  if memory runs out, {number_}: {rung.reason.partition('down, ')[2].rstrip('.')}")
+        print(f"  if memory runs out, {number_}: {rung.reason.partition(': ')[2].rstrip('.')}")
     if options.options:
         from pusa_app.models.plan import options as all_options
 

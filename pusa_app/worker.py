@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import json
 import logging
 import logging.handlers
 import os
@@ -30,8 +31,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pusa_app.errors import RunCancelled, UserError, in_words, is_memory
 from pusa_app.events import Cancelled, Done, Event, Failed, Preview, Progress
+from pusa_app.pace import Pace
 
 if TYPE_CHECKING:
+    from pusa_app.models import ModelCard
+    from pusa_app.models.fitting import Memory
+    from pusa_app.models.machine import Machine
+    from pusa_app.models.plan import MemoryPlan, Work
     from pusa_app.render import Clip
     from pusa_app.sweep import SweepResult
     from pusa_app.timeline import Recipe, Sweep
@@ -101,13 +107,13 @@ class Worker:
 
     def __init__(self, send: Any, log: logging.Logger) -> None:
         self._send, self._log = send, log
-        self._loaded: tuple[str, int] | None = None  # model id and memory plan
+        self._loaded: tuple[Any, ...] | None = None  # model id, and what it was loaded with
         self._backbone: Any = None
 
     def warm(self, model: str) -> None:
         """Load a model that nobody asked for yet; what is wrong with it is told to the job that needs it."""
         try:
-            self._load(model, 0, lambda event: None)
+            self._load(model, 0, lambda event: None, None)
             import pusa_app.render  # noqa: F401
         except Exception:  # noqa: BLE001 - see above
             self._log.exception("warming up %s", model)
@@ -139,11 +145,12 @@ class Worker:
     def _run(
         self, job_id: str, recipe_json: str, out: Path, cancelled: Callable[[], bool], options: Mapping[str, Any]
     ) -> Event:
-        started = time.monotonic()
+        started, pace = time.monotonic(), Pace()
 
         def tell(event: Event) -> None:
             # How the run ended is ours to say, once the file is in its place.
             if isinstance(event, Progress):
+                pace.see(event)
                 self._send(job_id, dataclasses.replace(event, memory=memory_held()))
             elif isinstance(event, Preview):
                 self._send(job_id, event)
@@ -151,12 +158,17 @@ class Worker:
         from pusa_app.timeline import Recipe, Sweep, is_sweep
 
         work = Sweep.from_json(recipe_json) if is_sweep(recipe_json) else Recipe.from_json(recipe_json)
-        self._load(work.recipe.model if isinstance(work, Sweep) else work.model, int(options.get("lean", 0)), tell)
+        lean = int(options.get("lean", 0))
+        run = self._load(work.recipe.model if isinstance(work, Sweep) else work.model, lean, tell, work)
         if cancelled():
             return Cancelled()
         _count_memory_from_here()
         made = self._make(work, out, tell, cancelled, options)
-        save_beside(out, work, self._log, getattr(made, "middle", None))
+        made_with = None
+        if run is not None:
+            run.worked(pace.per_step, lean)
+            made_with = {"plan": run.plan.choice}
+        save_beside(out, work, self._log, getattr(made, "middle", None), made_with)
         return Done(str(out), work.to_json(), time.monotonic() - started, made.num_frames)
 
     def _make(
@@ -187,18 +199,36 @@ class Worker:
 
         return render(work, self._backbone, tell, out=out, cancelled=cancelled, state_path=state, embed=embed)
 
-    def _load(self, model: str, lean: int, tell: Any) -> None:
-        if self._loaded == (model, lean):
-            return
-        tell(Progress("loading"))
-        self._unload()  # the old model leaves before the new one comes
-        self._backbone = load_backbone(model, lean)
-        self._loaded = model, lean
+    def _load(self, model: str, lean: int, tell: Any, work: Recipe | Sweep | None) -> Planned | None:
+        """Have a model loaded as its memory plan for a run says; None where there is no plan for it (the fake one).
+
+        work None: as for a clip of the model's own size.
+        """
+        loaded = None
+        if self._loaded is not None and self._loaded[0] == model:
+            loaded = getattr(getattr(self._backbone, "fit", None), "plan", None)
+        run = planned(model, work, lean, loaded, self._log)
+        key = (model, lean) if run is None else (model, *run.mark)
+        if self._loaded != key or (run is not None and run.text_goes_first(self._backbone)):
+            tell(Progress("loading"))
+            self._unload()  # the old model leaves before the new one comes
+            if run is None:
+                self._backbone = load_backbone(model, lean)
+            else:
+                self._log.info("plan for %s: %s", model, run.plan.reason)
+                run.encode_texts()
+                self._backbone = load_backbone(model, lean, run.plan)
+            self._loaded = key
+        if run is not None:
+            self._backbone.fit.plan = run.plan
+        return run
 
     def _unload(self) -> None:
         """Let go of the model and of what the GPU holds for it."""
         if self._loaded is None and self._backbone is None:
             return
+        if (fit := getattr(self._backbone, "fit", None)) is not None:
+            fit.close()
         self._loaded, self._backbone = None, None
         gc.collect()
         # A GPU whose driver has given up raises here too; its next job says so.
@@ -207,10 +237,120 @@ class Worker:
                 torch.cuda.empty_cache()
 
 
-def save_beside(out: Path, work: Recipe | Sweep, log: logging.Logger | None = None, frame: Any = None) -> None:
+class Planned:
+    """A memory plan for a run, and what it was made for."""
+
+    def __init__(
+        self, card: ModelCard, run: Work, plan: MemoryPlan, memory: Memory, work: Recipe | Sweep | None
+    ) -> None:
+        self.plan, self._card, self._run, self._memory = plan, card, run, memory
+        one = getattr(work, "recipe", work)
+        self._prompts = () if one is None else (one.prompt, *((one.negative_prompt,) if one.guidance != 1 else ()))
+        self._loras = () if one is None else tuple(lora.model_dump_json() for lora in one.loras)
+
+    @property
+    def mark(self) -> tuple[Any, ...]:
+        """Another one where the model must be loaded anew."""
+        from pusa_app.models.plan import LOADED
+
+        # LoRAs must be on a transformer before its blocks go to the disk.
+        loras = self._loras if self.plan.offload == "disk" else ()
+        return (*(getattr(self.plan, name) for name in LOADED), *loras)
+
+    def text_goes_first(self, backbone: Any) -> bool:
+        """Whether the loaded model must leave for the text encoder."""
+        from pusa_app.models.plan import text_beside
+
+        if backbone.text_encoder is not None or all(map(backbone.has_text, self._prompts)):
+            return False
+        return not text_beside(self._run, self.plan)
+
+    def encode_texts(self) -> None:
+        """Encode the prompts while nothing else is in memory, where the encoder does not stay."""
+        if self.plan.text in ("load", "stream", "cpu"):
+            from pusa_app.models.catalogue import encode_alone
+
+            encode_alone(self._card, self.plan, self._prompts)
+
+    def worked(self, step_seconds: float | None, lean: int) -> None:
+        """Remember it."""
+        from pusa_app.models.fitting import worth_remembering
+
+        if worth_remembering(self._run, lean):
+            self._memory.remember(
+                self._card.id,
+                self._run,
+                self.plan,
+                step_seconds=step_seconds,
+                peak=memory_held(),
+                stepped_down=lean > 0,
+            )
+
+
+def planned(
+    model: str,
+    work: Recipe | Sweep | None,
+    lean: int = 0,
+    loaded: MemoryPlan | None = None,
+    log: logging.Logger | None = None,
+) -> Planned | None:
+    """The memory plan for a run, None for the fake model. loaded: what the model is loaded with now.
+
+    Raises ModelError or RecipeError. Where planning itself fails, there is no plan, and the model is loaded as it is.
+    """
+    from pusa_app import testing
+
+    if testing.enabled() and model == testing.FAKE:
+        return None
+    from pusa_app.models import fitting, get_card
+
+    card = get_card(model)
+    try:
+        machine, memory = machine_here(), fitting.Memory()
+        run = (
+            fitting.work_for(card, machine, memory=memory)
+            if work is None
+            else fitting.work_of_run(work, card, machine, memory)
+        )
+        return Planned(card, run, fitting.plan_of_run(run, model, lean, loaded, memory), memory, work)
+    except UserError:
+        raise
+    except Exception:  # noqa: BLE001 - a plan makes things better, and its lack must not make them impossible
+        (log or logging.getLogger(__name__)).exception("planning %s", model)
+        return None
+
+
+def machine_here() -> Machine:
+    """This machine as torch sees it: a GPU that torch cannot use is none."""
+    import torch
+
+    from pusa_app.models.machine import this_machine
+
+    machine = this_machine()
+    if not torch.cuda.is_available():
+        return machine.model_copy(update={"gpu_kind": "cpu", "gpu_name": "", "gpu_bytes": 0, "compute": (0, 0)})
+    known = torch.cuda.get_device_properties(0)
+    return machine.model_copy(
+        update={
+            "gpu_kind": "cuda",
+            "gpu_name": known.name,
+            "gpu_bytes": int(known.total_memory),
+            "compute": (known.major, known.minor),
+        }
+    )
+
+
+def save_beside(
+    out: Path,
+    work: Recipe | Sweep,
+    log: logging.Logger | None = None,
+    frame: Any = None,
+    made_with: dict[str, Any] | None = None,
+) -> None:
     """Write the poster and the recipe beside a video. Their lack is no reason to lose it: never raises.
 
-    frame: uint8 (H, W, 3), the poster where it is at hand; else it is read from the video.
+    frame: uint8 (H, W, 3), the poster where it is at hand; else it is read from the video. made_with: how it was made,
+    kept with the recipe and without meaning for what it is.
     """
     log = log or logging.getLogger(__name__)
     try:
@@ -218,7 +358,7 @@ def save_beside(out: Path, work: Recipe | Sweep, log: logging.Logger | None = No
     except (UserError, OSError):
         log.exception("poster of %s", out.name)
     try:
-        _save_sidecar(out, work)
+        _save_sidecar(out, work, made_with)
     except (UserError, OSError):
         log.exception("sidecar of %s", out.name)
 
@@ -234,13 +374,16 @@ def _save_poster(out: Path, frame: Any) -> None:
     media.save_poster(frame, poster_of(out))
 
 
-def _save_sidecar(out: Path, work: Recipe | Sweep) -> None:
+def _save_sidecar(out: Path, work: Recipe | Sweep, made_with: dict[str, Any] | None = None) -> None:
     """The recipe beside the video, which keeps it when the video is re-encoded or holds none."""
     from pusa_app import media
 
     path = sidecar_of(out)
     with media.atomic_output(path) as part, media.writing(path.name):
-        part.write_text(_seen_from(work, out.parent).to_json(), encoding="utf-8")
+        text = _seen_from(work, out.parent).to_json()
+        if made_with is not None:
+            text = json.dumps({**json.loads(text), "made_with": made_with}, indent=2, ensure_ascii=False)
+        part.write_text(text, encoding="utf-8")
 
 
 def _seen_from(work: Work, folder: Path) -> Work:
@@ -282,15 +425,16 @@ def poster_of(result: Path) -> Path:
     return result.with_suffix(".jpg")
 
 
-def load_backbone(model: str, lean: int = 0) -> Any:
-    """The loaded model; the fake one only where a test asked for it. lean 1 is the smaller memory plan."""
+def load_backbone(model: str, lean: int = 0, plan: MemoryPlan | None = None) -> Any:
+    """The loaded model; the fake one only where a test asked for it. plan: how; without one, lean 1 is the smaller
+    memory plan."""
     from pusa_app import testing
 
     if testing.enabled() and model == testing.FAKE:
         return testing.backbone(lean)
     from pusa_app.models import load_backbone as load
 
-    return load(model, lean=lean)
+    return load(model, lean=lean, plan=plan)
 
 
 class _Log(logging.handlers.RotatingFileHandler):

@@ -8,6 +8,7 @@ to be had; home.py where it is on this machine. No torch at import.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -101,6 +102,31 @@ def embeddings_of(card: ModelCard, plan: MemoryPlan) -> Embeddings:
     marks = [version_of(card.folder / part) for part in ("tokenizer", "text_encoder")]
     marks += [plan.dtype, plan.text_quantization, str(card.spec.max_text_tokens), card.spec.family]
     return Embeddings(default_data_dir() / "embeddings", " ".join(marks))
+
+
+def encode_alone(card: ModelCard, plan: MemoryPlan, prompts: Sequence[str], device: str | None = None) -> None:
+    """Encode prompts that are not known yet while nothing else of the model is in memory. Raises ModelError."""
+    kept = embeddings_of(card, plan)
+    unknown = [prompt for prompt in dict.fromkeys(prompts) if not kept.knows(prompt)]
+    if card.spec.family == "mochi":
+        unknown = [prompt for prompt in unknown if prompt]  # the empty one has no tokens, or next to none
+    if not unknown:
+        return
+    import torch
+    from transformers import AutoTokenizer
+
+    from pusa_app.backbones.fit import Fit
+    from pusa_app.backbones.parts import load_part, silent_libraries
+
+    assert card.folder is not None
+    cls = _family(card.spec.family)
+    fit = Fit(plan, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    options = {"local_files_only": True, "trust_remote_code": False}
+    with silent_libraries(), torch.inference_mode():
+        tokenizer = load_part(card.folder / "tokenizer", lambda path: AutoTokenizer.from_pretrained(path, **options))
+        encode = fit.late_text(cls.text_class, card.folder / "text_encoder")
+        for prompt in unknown:
+            kept.put(prompt, encode(cls.ids(tokenizer, prompt, card.spec))[0].to(fit.dtype))
 
 
 def runs(family: str) -> bool:

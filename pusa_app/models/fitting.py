@@ -20,12 +20,29 @@ from pusa_app.errors import ModelError
 from pusa_app.models.card import BackboneSpec, ModelCard
 from pusa_app.models.entry import entries
 from pusa_app.models.machine import Machine, this_machine
-from pusa_app.models.plan import MemoryPlan, Work, best, blocked, clash, predicted, work_of
+from pusa_app.models.plan import (
+    LOADED,
+    PROCESS,
+    SMALL_TOKENS,
+    MemoryPlan,
+    Work,
+    best,
+    blocked,
+    clash,
+    ladder,
+    predicted,
+    work_of,
+)
 from pusa_app.models.sizes import Architecture, architecture_of
 from pusa_app.settings import default_data_dir
+from pusa_app.timeline import Recipe, Sweep, plan_of
 
 PLANS_FILE = "plans.json"
 MAX_REMEMBERED = 200  # of one machine
+# After memory ran out the next plan needs so much of what the one before needed, or less.
+STEP_DOWN = 0.8
+# A model that is loaded stays so for a clip that would rather have another plan, if it is no slower than so many times.
+STAYS = 1.2
 
 
 def architecture_for(model: ModelCard | str) -> tuple[BackboneSpec, Architecture]:
@@ -90,6 +107,61 @@ def plan_for(
     if known is None:
         return chosen
     return known.model_copy(update={"reason": f"It worked here before. {known.reason}".strip()})
+
+
+def work_of_run(recipe: Recipe | Sweep, card: ModelCard, machine: Machine, memory: Memory | None = None) -> Work:
+    """What a plan for a run is made for: the largest of its parts. Raises RecipeError."""
+    one = recipe.recipe if isinstance(recipe, Sweep) else recipe
+    parts = plan_of(one).parts
+    stride = card.spec.temporal_stride
+    clips = [k.num_frames(stride) + stride for part in parts for k in part.keyframes if not k.still]
+    return work_for(
+        card,
+        machine,
+        (one.timeline.width, one.timeline.height),
+        max(part.grid.num_frames for part in parts),
+        one.steps,
+        one.guidance,
+        clip_frames=max(clips, default=1),
+        memory=memory,
+    )
+
+
+def plan_of_run(
+    work: Work, model_id: str, lean: int = 0, loaded: MemoryPlan | None = None, memory: Memory | None = None
+) -> MemoryPlan:
+    """The plan for a run. lean: how many times memory ran out in it. loaded: the plan that the model is loaded with,
+    which stays when it does as well."""
+    chosen = plan_for(model_id, work, memory)
+    for _ in range(lean):
+        chosen = _step_down(work, chosen)
+    if loaded is None or lean:
+        return chosen
+    kept = predicted(work, chosen.choice | {name: getattr(loaded, name) for name in LOADED})
+    if not kept.fits or (kept.exact, chosen.exact) == (False, True):
+        return chosen
+    slower = kept.step_seconds and chosen.step_seconds and kept.step_seconds > STAYS * chosen.step_seconds
+    return chosen if slower else kept
+
+
+def _step_down(work: Work, plan: MemoryPlan) -> MemoryPlan:
+    """The first plan below one that needs clearly less; the same one when there is none below it.
+
+    What changes the result is taken only when nothing is left that does not.
+    """
+    rungs = ladder(work, plan)
+    exact = [rung for rung in rungs if rung.exact] if plan.exact else []
+
+    def need(found: MemoryPlan) -> float:
+        return found.vram if work.on_gpu else found.ram - PROCESS
+
+    clearly = (rung for rung in exact or rungs if need(rung) <= STEP_DOWN * need(plan))
+    return next(clearly, exact[-1] if exact else rungs[0] if rungs else plan)
+
+
+def worth_remembering(work: Work, lean: int) -> bool:
+    """Small clips say nothing of a machine's pace, and every write is time that somebody waits."""
+    return lean > 0 or work.tokens >= SMALL_TOKENS
 
 
 class Memory:

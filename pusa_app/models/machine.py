@@ -130,7 +130,7 @@ def this_machine() -> Machine:
     if said := os.environ.get("PUSA_TEST_MACHINE"):
         return Machine.model_validate_json(said)
     total, free = _ram()
-    gpu = _nvidia() or _apple(total)
+    gpu = _nvidia()
     return Machine.model_validate(
         {
             **gpu,
@@ -184,13 +184,6 @@ def parse_nvidia(answer: str, visible: str = "0") -> dict[str, object]:
         }
     except (IndexError, ValueError):
         return {}
-
-
-def _apple(total: int) -> dict[str, object]:
-    """Apple's GPU shares the memory of the machine; Metal lends it about three quarters."""
-    if sys.platform != "darwin" or os.uname().machine != "arm64":
-        return {}
-    return {"gpu_name": "Apple GPU", "gpu_kind": "mps", "gpu_bytes": int(0.75 * total)}
 
 
 def _ram() -> tuple[int, int]:

@@ -103,6 +103,8 @@ class MemoryPlan(BaseModel):
         return _loss(self.choice) == 0
 
 
+# What a model is loaded with; the other choices can change while it stays loaded.
+LOADED = ("dtype", "quantization", "offload", "streams", "text", "text_quantization", "attention", "compile")
 CHOICES = (
     "dtype",
     "quantization",
@@ -249,6 +251,16 @@ def _gentlest(fastest: dict[float, tuple[float, dict[str, Any]]]) -> dict[str, A
         if all(fastest[loss][0] <= PATIENCE * fastest[other][0] for other in losses[number + 1 :]):
             break
     return fastest[loss][1]
+
+
+def text_beside(work: Work, plan: MemoryPlan) -> bool:
+    """Whether the machine's memory holds a text encoder that is loaded for a prompt beside the transformer that waits
+    there; where not, the transformer goes first."""
+    model = work.architecture
+    if plan.text == "load" or plan.offload not in ("model", "group"):
+        return True
+    weights = model.experts * model.weights(plan.quantization, 4 if plan.dtype == "fp32" else 2)
+    return PROCESS + weights + model.vae.bytes + model.encoder.bytes(plan.text_quantization) <= work.room_ram
 
 
 def _worst(work: Work, choice: Mapping[str, Any]) -> tuple[float, float]:
@@ -667,8 +679,7 @@ def ladder(work: Work, start: MemoryPlan) -> list[MemoryPlan]:
         if not _saves(found, below, work):
             continue
         now = then
-        number = len(rungs) + 1
-        rungs.append(found.model_copy(update={"reason": f"Memory ran out: step {number} down, {_how(found)}."}))
+        rungs.append(found.model_copy(update={"reason": f"Memory ran out before: {_how(found)}."}))
     return rungs
 
 

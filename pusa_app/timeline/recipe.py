@@ -126,6 +126,7 @@ class Recipe(BaseModel):
             raise RecipeError(f"This is not a recipe: it is not valid JSON ({_short(error)}).") from None
         if not isinstance(data, dict):
             raise RecipeError("This is not a recipe: a recipe is a JSON object.")
+        data.pop("made_with", None)  # how a machine made it, which says nothing of what it is
         version = data.get("version", RECIPE_VERSION)
         if isinstance(version, int) and version > RECIPE_VERSION:
             raise RecipeError(f"This recipe has version {str(version)[:20]}; update Pusa Studio to use it.")

@@ -222,6 +222,7 @@ class Sweep(BaseModel):
         data = _object(text)
         if data is None or data.get("kind") != "sweep":
             raise RecipeError("This is not a sweep: it is a recipe, or something else.")
+        data.pop("made_with", None)  # how a machine made it, which says nothing of what it is
         version = data.get("version", SWEEP_VERSION)
         if isinstance(version, int) and version > SWEEP_VERSION:
             raise RecipeError(f"This sweep has version {str(version)[:20]}; update Pusa Studio to use it.")

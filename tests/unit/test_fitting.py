@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from pusa_app.cli import main
 from pusa_app.errors import ModelError
-from pusa_app.models.fitting import Memory, architecture_for, plan_for, work_for
+from pusa_app.models.fitting import Memory, architecture_for, plan_for, plan_of_run, work_for, work_of_run
 from pusa_app.models.machine import imagined
 from pusa_app.models.plan import best, ladder
 
@@ -76,6 +77,33 @@ class TestMemory:
         (tmp_path / "file").write_text("")
         work = work_for("pusa-v0.5", imagined(24, 64))
         Memory(tmp_path / "file").remember("pusa-v0.5", work, best(work))
+
+
+class TestRuns:
+    def test_a_run_is_as_large_as_its_largest_part(self) -> None:
+        from pusa_app.models import get_card
+        from pusa_app.studio import new_recipe
+
+        card = get_card("mini")
+        clip = {"slot": 0, "span": 3, "source": {"kind": "clip", "path": "a.mp4"}}
+        work = work_of_run(new_recipe(card, "extend", num_frames=25, keyframes=[clip]), card, imagined(0, 8))
+        assert work.num_frames == 25 and work.clip_frames >= 13
+
+    def test_a_loaded_model_stays_where_it_does_as_well(self) -> None:
+        machine = imagined(24, 64, "RTX 4090")
+        long, short = work_for("pusa-v0.5", machine, num_frames=163), work_for("pusa-v0.5", machine, num_frames=85)
+        loaded, wanted = plan_of_run(long, "pusa-v0.5"), plan_of_run(short, "pusa-v0.5")
+        assert (loaded.offload, wanted.offload) == ("group", "model")
+        assert plan_of_run(short, "pusa-v0.5", loaded=loaded).offload == "group", "it is as fast and is there"
+        assert plan_of_run(long, "pusa-v0.5", loaded=wanted).offload == "group", "the other way round it does not fit"
+
+    def test_each_time_memory_runs_out_the_plan_needs_clearly_less(self) -> None:
+        work = work_for("pusa-v0.5", imagined(80, 128), num_frames=163)
+        plans = [plan_of_run(work, "pusa-v0.5", lean) for lean in range(4)]
+        for above, below in itertools.pairwise(plans):
+            assert below.vram < above.vram or (below.phases != above.phases and below.choice != above.choice)
+        assert plans[1].vram <= 0.8 * plans[0].vram and plans[1].exact
+        assert plan_of_run(work, "pusa-v0.5", 1, loaded=plans[0]).choice == plans[1].choice
 
 
 class TestCommands:

@@ -184,3 +184,81 @@ def test_the_gpu_is_chosen_before_torch_is_there(tmp_path: Path) -> None:
 
     assert told("3") == "3 False"
     assert told("") == told()
+
+
+class TestPlans:
+    """With the built-in model, which is planned like the large ones."""
+
+    @pytest.fixture
+    def mini(self, tmp_path: Path) -> Recipe:
+        from pusa_app.models import get_card
+
+        return new_recipe(get_card("mini"), "text-to-video", prompt="a red ball", num_frames=7, steps=2)
+
+    def test_how_it_was_made_is_beside_the_video_and_means_nothing(
+        self, made: Worker, mini: Recipe, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "results" / "a.mp4"
+        assert isinstance(run(made, mini, out), Done)
+        told = json.loads(sidecar_of(out).read_text())["made_with"]
+        assert told["plan"]["quantization"] == "none" and "reason" not in told["plan"]
+        assert Recipe.from_file(sidecar_of(out)) == mini
+        assert "made_with" not in media.read_recipe_text(out)
+
+    def test_the_smaller_plan_is_the_next_one_down_and_the_result_the_same(
+        self, made: Worker, mini: Recipe, tmp_path: Path
+    ) -> None:
+        clips = []
+        for lean in (0, 1):
+            out = tmp_path / "results" / f"{lean}.mp4"
+            assert isinstance(run(made, mini, out, lean=lean), Done)
+            plan = made._backbone.fit.plan
+            assert plan.exact and (plan.batched, plan.text) == ((True, "resident"), (False, "cpu"))[lean]
+            clips.append(media.load_clip(out, 64, 64, fps=12, num_frames=7).astype(int))
+        assert abs(clips[0] - clips[1]).mean() < 1
+
+    def test_a_plan_that_cannot_be_made_is_none(
+        self, made: Worker, mini: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(worker, "machine_here", lambda: 1 / 0)
+        out = tmp_path / "results" / "a.mp4"
+        assert isinstance(run(made, mini, out), Done)
+        assert "made_with" not in json.loads(sidecar_of(out).read_text())
+
+    def test_a_gpu_that_torch_cannot_use_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import torch
+
+        from pusa_app.models.machine import imagined
+
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setenv("PUSA_TEST_MACHINE", imagined(24, 64, "RTX 4090").model_dump_json())
+        assert worker.machine_here().gpu_kind == "cpu"
+
+    def test_a_large_text_encoder_is_there_alone(
+        self, made: Worker, tiny_mochi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The encoder counts as large, and the memory as too small for both: a new prompt loads the model anew."""
+        from pusa_app.backbones.fit import Fit
+        from pusa_app.models import get_card
+        from pusa_app.models import plan as planning
+
+        monkeypatch.setenv("PUSA_DATA_DIR", str(tmp_path / "data"))
+        monkeypatch.setattr(planning, "SMALL_BYTES", 0)
+        monkeypatch.setattr(planning, "text_beside", lambda work, plan: False)
+        there: list[bool] = []
+        load = Fit._load_text
+
+        def watch(self: Fit, cls: Any, folder: Path) -> Any:
+            there.append(made._backbone is not None)
+            return load(self, cls, folder)
+
+        monkeypatch.setattr(Fit, "_load_text", watch)
+        card = get_card(str(tiny_mochi))
+        backbones = []
+        for prompt in ("a red ball", "a red ball", "a blue ball"):
+            size = {"num_frames": 7, "size": (32, 32), "steps": 1}
+            work = new_recipe(card, "text-to-video", prompt=prompt, **size)
+            assert isinstance(run(made, work, tmp_path / "results" / "a.mp4"), Done)
+            backbones.append(made._backbone)
+        assert there == [False, False], "two prompts, and never beside the rest"
+        assert backbones[0] is backbones[1] is not backbones[2]

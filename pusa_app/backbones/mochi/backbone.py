@@ -34,6 +34,8 @@ MAX_CACHED_TEXTS = 64
 class MochiBackbone:
     """Mochi 1, Pusa V0.5, mini: whatever has MochiPipeline's parts."""
 
+    text_class = T5EncoderModel
+
     def __init__(
         self,
         spec: BackboneSpec,
@@ -141,13 +143,22 @@ class MochiBackbone:
         known = self.embeddings.get(prompt) if self.embeddings is not None else None
         if known is not None:
             return Text(known.to(self.device, self.fit.dtype))
-        tokens = self.tokenizer(
-            prompt, max_length=self.spec.max_text_tokens, truncation=True, return_tensors="pt", verbose=False
-        )
-        embeds = self._hidden(tokens.input_ids)[0].to(self.fit.dtype)
+        embeds = self._hidden(self.ids(self.tokenizer, prompt, self.spec))[0].to(self.fit.dtype)
         if self.embeddings is not None:
             self.embeddings.put(prompt, embeds)
         return Text(embeds)
+
+    def has_text(self, prompt: str) -> bool:
+        """Whether `encode_text` needs no text encoder for a prompt."""
+        if prompt in self._texts or (not prompt and self.null_is_empty):
+            return True
+        return self.embeddings is not None and self.embeddings.knows(prompt)
+
+    @staticmethod
+    def ids(tokenizer: PreTrainedTokenizerBase, prompt: str, spec: BackboneSpec) -> torch.Tensor:
+        """The ids (1, L) of a prompt, trimmed to what is valid."""
+        length = spec.max_text_tokens
+        return tokenizer(prompt, max_length=length, truncation=True, return_tensors="pt", verbose=False).input_ids
 
     def _hidden(self, ids: torch.Tensor) -> torch.Tensor:
         """Ids (B, L) -> (B, L, D)."""

@@ -37,6 +37,7 @@ class WanBackbone:
     """Wan 2.1 and 2.2, and what Pusa V1 makes of them: whatever has WanPipeline's parts."""
 
     takes_level = True
+    text_class = UMT5EncoderModel
     transformer_class: ClassVar[Any] = VectorizedWanTransformer3DModel
     batches: ClassVar[bool] = True
 
@@ -147,20 +148,29 @@ class WanBackbone:
         length = self.spec.max_text_tokens
         embeds = self.embeddings.get(prompt) if self.embeddings is not None else None
         if embeds is None:
-            embeds = self._hidden(prompt, length)
+            embeds = self._hidden(self.ids(self.tokenizer, prompt, self.spec))[0].to(self.dtype)
             if self.embeddings is not None:
                 self.embeddings.put(prompt, embeds)
         embeds = embeds.to(self.device, self.dtype)
         return Text(F.pad(embeds, (0, 0, 0, length - len(embeds))))
 
-    def _hidden(self, prompt: str, length: int) -> torch.Tensor:
-        """The valid tokens of a prompt, encoded: (L, D)."""
-        tokens = self.tokenizer(_clean(prompt), max_length=length, truncation=True, return_tensors="pt", verbose=False)
+    def has_text(self, prompt: str) -> bool:
+        """Whether `encode_text` needs no text encoder for a prompt."""
+        return prompt in self._texts or (self.embeddings is not None and self.embeddings.knows(prompt))
+
+    @staticmethod
+    def ids(tokenizer: PreTrainedTokenizerBase, prompt: str, spec: BackboneSpec) -> torch.Tensor:
+        """The ids (1, L) of a prompt, trimmed to what is valid."""
+        text, length = _clean(prompt), spec.max_text_tokens
+        return tokenizer(text, max_length=length, truncation=True, return_tensors="pt", verbose=False).input_ids
+
+    def _hidden(self, ids: torch.Tensor) -> torch.Tensor:
+        """Ids (B, L) -> (B, L, D)."""
         if self.text_encoder is None:
             assert self._late_text is not None
-            return self._late_text(tokens.input_ids)[0].to(self.dtype)
+            return self._late_text(ids)
         self.fit.need(self.text_encoder)
-        return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state[0].to(self.dtype)
+        return self.text_encoder(ids.to(self.device)).last_hidden_state
 
     @torch.inference_mode()
     def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
