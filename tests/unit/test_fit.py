@@ -271,3 +271,26 @@ def test_what_only_a_gpu_can_do(tiny_mochi: Path, tiny_spec: Any, choices: dict[
     for _ in range(2):
         error = (step(fitted).cpu() - exact).norm() / exact.norm()
         assert error < (0.3 if "quantization" in choices else 0.05)
+
+
+@pytest.mark.parametrize("kind", ["wan2.1", "wan2.2"])
+def test_the_wan_family_is_loaded_by_plans_too(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.conftest import WORDS
+    from tests.wan import build_tiny_wan
+
+    monkeypatch.setenv("PUSA_DATA_DIR", str(tmp_path / "data"))
+    build_tiny_wan(tmp_path / kind, kind, WORDS)
+    usual, fitted = (
+        load_backbone(str(tmp_path / kind), "cpu", plan=plan(**more))
+        for more in ({}, {"offload": "group", "text": "cpu", "decode_tile": 64})
+    )
+    z = torch.randn(16, 2, 12, 12, generator=torch.Generator().manual_seed(1))
+    for level in (1.0, 0.5):  # each of two experts
+        found, exact = (
+            torch.stack(b.velocity(z, torch.tensor([0.2, level]), [b.encode_text(PROMPT)], level=level))
+            for b in (fitted, usual)
+        )
+        torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-5)
+    tiled, whole = (np.concatenate(list(b.decode(z))) for b in (fitted, usual))
+    assert tiled.shape == whole.shape == (5, 96, 96, 3)
+    assert fitted.text_encoder is None and fitted.has_text(PROMPT) and not fitted.has_text("a blue ball")
