@@ -24,8 +24,9 @@ PIP := $(RUN) -m pip install --disable-pip-version-check -c constraints.txt
 app: $(VENV)/installed
 	$(RUN) app.py $(ARGS)
 
+# Two tests at a time, each with one thread: many tests wait, and torch's threads would only fight for cores.
 test: $(VENV)/installed-dev
-	GRADIO_ANALYTICS_ENABLED=False HF_HUB_OFFLINE=1 $(RUN) -m pytest $(ARGS)
+	GRADIO_ANALYTICS_ENABLED=False HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(RUN) -m ruff check .
