@@ -45,6 +45,11 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
+def _hear_all() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class App:
     """The program on a data folder of its own, asked as the command line asks it."""
 
@@ -67,8 +72,8 @@ class App:
     def start(self, delay: float = 0.0) -> None:
         """delay: seconds that a step takes."""
         command = [sys.executable, str(ROOT / "app.py"), "--port", str(self.port), "--data-dir", str(self.data)]
-        # Tests that a shell runs in the background inherit that Ctrl-C is ignored; a user's terminal does not.
-        heard: dict[str, Any] = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+        # Tests that run in the background or under nohup inherit ignored signals; a user's terminal has none.
+        heard: dict[str, Any] = {"preexec_fn": _hear_all}
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 command,
