@@ -60,7 +60,7 @@ def lines() -> Iterator[str]:
     yield ""
     yield f"This file is what `{COMMAND}` prints; do not edit it. **No GPU has measured these figures yet**:"
     yield "all are predicted by `pusa_app/models/plan.py`, from parameter counts, from the allocations of the models as"
-    yield "counted on torch's meta device, and from the peak rates of the GPUs' data sheets."
+    yield "counted on torch's meta device, and from peak rates of GPUs (`models/machine.py`), most of them unverified."
     yield ""
     yield f"A plan uses at most {USABLE:.0%} of the GPU's memory less {CONTEXT / 1e9:g} GB for CUDA, and"
     yield f"{USABLE_RAM:.0%} of free memory: the program takes {PROCESS / 1e9:g} GB, the system 4 GB. Times"

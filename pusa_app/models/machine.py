@@ -34,9 +34,8 @@ class Gpu(BaseModel):
     bandwidth: float
 
 
-# Dense figures (without sparsity) with fp32 accumulation. Ampere: NVIDIA's GA102 whitepaper, appendix A. Ada: the AD102
-# whitepaper (2 times the fp32 rate on GeForce, 4 times on the others). RTX 50: the RTX Blackwell whitepaper. The rest:
-# the data sheet of each, where it gives the figure with sparsity, half of it.
+# Dense bf16 rates (without sparsity, fp32 accumulation) and bandwidths as they are commonly given for each card. A few
+# of the RTX 40 and the RTX 3090 were compared with published tables; the others are unverified.
 GPUS: dict[str, Gpu] = {
     name: Gpu(teraflops=teraflops, bandwidth=bandwidth * 1e9)
     for name, teraflops, bandwidth in (
