@@ -2,6 +2,7 @@
 #
 #   make app  [ARGS="--port 7861"]        the page
 #   make test [ARGS="tests/unit -k grid"]
+#   make test-all                         the slow ones too
 #   make lint                             ruff, mypy on the pure rooms, import contracts
 #   make bench [ARGS=quality]
 #   make clean                            removes the virtual environment and caches
@@ -18,14 +19,18 @@ endif
 RUN := $(BIN)/python
 PIP := $(RUN) -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: app test lint bench clean
+.PHONY: app test test-all lint bench clean
 .DELETE_ON_ERROR:
 
 app: $(VENV)/installed
 	$(RUN) app.py $(ARGS)
 
 # Two tests at a time, each with one thread: many tests wait, and torch's threads would only fight for cores.
+# The slow ones, about thirty that take ten seconds and more each, are in test-all.
 test: $(VENV)/installed-dev
+	GRADIO_ANALYTICS_ENABLED=False HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+
+test-all: $(VENV)/installed-dev
 	GRADIO_ANALYTICS_ENABLED=False HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/installed-dev

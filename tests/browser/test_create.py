@@ -122,6 +122,7 @@ def test_an_example_runs_in_one_click_and_its_settings_come_back(
     assert page.get_by_role("tab", name="Image to video").get_attribute("aria-selected") == "true"
 
 
+@pytest.mark.slow
 def test_a_reload_finds_the_run_again_and_a_stranger_does_not(
     server: Server, visit: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -141,6 +142,7 @@ def test_a_reload_finds_the_run_again_and_a_stranger_does_not(
     assert stranger.is_hidden("#history")
 
 
+@pytest.mark.slow
 def test_light_dark_and_phone(server: Server, visit: Callable[..., Any], shot: Callable[..., None]) -> None:
     page = visit(server.url)
     assert "dark" not in (page.get_attribute("body", "class") or "")
@@ -170,6 +172,7 @@ def test_light_dark_and_phone(server: Server, visit: Callable[..., Any], shot: C
     assert phone.evaluate("document.documentElement.scrollWidth") == 390, "nothing scrolls sideways"
 
 
+@pytest.mark.slow
 def test_a_dead_worker_is_told_in_words(
     server: Server, visit: Callable[..., Any], shot: Callable[..., None], tmp_path: Path
 ) -> None:

@@ -89,6 +89,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_tabs_keep_what_was_entered(visitor: Callable[..., Any], files: Path) -> None:
     page = visitor()
     page.fill("#prompt textarea", "a thing moves")
@@ -133,6 +134,7 @@ def test_tabs_keep_what_was_entered(visitor: Callable[..., Any], files: Path) ->
     said(page, "#timeline-editor", "take the keyframes out")
 
 
+@pytest.mark.slow
 def test_presets(server: Server, visitor: Callable[..., Any], files: Path, tmp_path: Path) -> None:
     page = visitor()
     choose(page, "Start-end")
@@ -246,6 +248,7 @@ def test_advice_and_length(server: Server, visitor: Callable[..., Any], files: P
     assert "37 frames" in page.inner_text("#caption")
 
 
+@pytest.mark.slow
 def test_sweeps(server: Server, visitor: Callable[..., Any], files: Path, tmp_path: Path) -> None:
     page = visitor()
     page.fill("#prompt textarea", f"sweep {HOSTILE}")
@@ -309,6 +312,7 @@ def test_sweeps(server: Server, visitor: Callable[..., Any], files: Path, tmp_pa
     assert len(keyframes(page, 3)) == 3
 
 
+@pytest.mark.slow
 def test_what_was_made_goes_on(visitor: Callable[..., Any], files: Path, tmp_path: Path) -> None:
     page = visitor()
     generate(page, "x")
@@ -393,6 +397,7 @@ def test_bad_files(server: Server, visitor: Callable[..., Any], shot: Callable[.
     assert runs(server) == before
 
 
+@pytest.mark.slow
 def test_bad_choices(server: Server, visitor: Callable[..., Any], shot: Callable[..., None], files: Path) -> None:
     page = visitor()
     before = runs(server)

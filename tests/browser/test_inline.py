@@ -50,6 +50,7 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_generate_makes_the_video_inside_the_event(space: Server, visit: Callable[..., Any], tmp_path: Path) -> None:
     page = visit(space.url)
     generate(page, "blue")
@@ -65,6 +66,7 @@ def test_generate_makes_the_video_inside_the_event(space: Server, visit: Callabl
     assert all("multiprocessing.spawn" not in " ".join(child.cmdline()) for child in children), "there is no worker"
 
 
+@pytest.mark.slow
 def test_cancel_and_a_closed_page(space: Server, visit: Callable[..., Any], tmp_path: Path) -> None:
     page = visit(space.url)
     steps(page, 200)

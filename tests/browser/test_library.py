@@ -206,6 +206,7 @@ def test_what_is_made_meanwhile_appears(server: Server, visit: Visit) -> None:
     library(page, 1)
 
 
+@pytest.mark.slow
 def test_two_visitors_see_their_own(server: Server, visit: Visit) -> None:
     page, stranger = visit(server.url), visit(server.url)
     make(page, CIRCLE)
@@ -262,6 +263,7 @@ def test_one_video_is_told_used_and_gone_on_from(server: Server, visit: Visit, s
     assert page.input_value(".lib-search") == "circle", "one comes back to where one was"
 
 
+@pytest.mark.slow
 def test_a_sweep_is_one_entry(server: Server, visit: Visit) -> None:
     page = visit(server.url)
     steps(page, 2)
@@ -416,6 +418,7 @@ def test_a_hostile_recipe_gets_nothing(server: Server, visit: Visit, picture: Pa
 # --- looks -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look", ["light", "dark", "phone"])
 def test_how_it_looks(server: Server, visit: Visit, shot: Shot, look: str) -> None:
     options: dict[str, Any] = {"light": {}, "dark": {"color_scheme": "dark"}, "phone": PHONE}[look]

@@ -134,6 +134,7 @@ def test_a_model_is_downloaded_on_the_page_and_makes_a_video(
     assert frames.shape == (7, 32, 32, 3)
 
 
+@pytest.mark.slow
 def test_a_native_model_shares_what_is_here_and_is_deleted_again(server: Server, hub: Hub, visit: Visit) -> None:
     page = visit(server.url, **AT_THE_MACHINE)
     open_models(page)
@@ -156,6 +157,7 @@ def test_a_native_model_shares_what_is_here_and_is_deleted_again(server: Server,
     assert (server.data / "models" / "tiny" / "vae" / "diffusion_pytorch_model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_what_went_wrong_is_a_sentence_and_a_token_helps(server: Server, visit: Visit, shot: Shot) -> None:
     page = visit(server.url, **AT_THE_MACHINE)
     open_models(page)

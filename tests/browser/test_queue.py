@@ -277,6 +277,7 @@ def test_a_paused_queue_begins_nothing_until_it_goes_on(server: Server, visit: V
     assert video_frames(page, tmp_path).shape[0] == 37
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_goes_on_from_its_step_or_begins_anew(server: Server, visit: Visit, shot: Shot) -> None:
     page = visit(server.url)
     begin(page, "to be resumed")
@@ -306,6 +307,7 @@ def test_a_cancelled_run_goes_on_from_its_step_or_begins_anew(server: Server, vi
     page.locator(".q-nothing", has_text="Nothing waits").wait_for()
 
 
+@pytest.mark.slow
 def test_the_bell_tells_of_the_end_of_a_run_when_nobody_looks(server: Server, visit: Visit) -> None:
     page = visit(server.url)
     page.context.add_init_script(
@@ -331,6 +333,7 @@ def test_the_bell_tells_of_the_end_of_a_run_when_nobody_looks(server: Server, vi
     page.wait_for_selector(".top-bell[aria-pressed=true]")
 
 
+@pytest.mark.slow
 def test_who_sits_at_the_machine_is_one_visitor_in_every_browser(server: Server, visit: Visit, tmp_path: Path) -> None:
     page, other = visit(server.url, **AT_THE_MACHINE), visit(server.url, **AT_THE_MACHINE)
     stranger = visit(server.url)
@@ -394,6 +397,7 @@ def unused_tcp_port_of() -> int:
         return int(s.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_a_killed_program_comes_back_with_its_queue(program: Program, visit: Visit, shot: Shot, tmp_path: Path) -> None:
     page, idle = visit(program.url), visit(program.url)
     steps(page, 120)

@@ -90,6 +90,7 @@ def test_pictures(server: Server, visit: Callable[..., Any], clips: Clips, tmp_p
     assert 0.2 * np.median(steps) < seam < 4 * max(steps)
 
 
+@pytest.mark.slow
 def test_clips(server: Server, visit: Callable[..., Any], clips: Clips, tmp_path: Path) -> None:
     page = visit(server.url)
     page.fill("#prompt textarea", clips.prompt)
@@ -157,6 +158,7 @@ def test_clips(server: Server, visit: Callable[..., Any], clips: Clips, tmp_path
     assert error(frames, clips.frames) > H264, "it is another clip"
 
 
+@pytest.mark.slow
 def test_a_result_goes_on(server: Server, visit: Callable[..., Any], clips: Clips, tmp_path: Path) -> None:
     """Extend and Loop under the player, the player's frame as a keyframe, a clip made before on the timeline."""
     page = visit(server.url)

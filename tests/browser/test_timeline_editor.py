@@ -238,6 +238,7 @@ def test_mouse(url: str, visit: Callable[..., Editor], shot: Callable[..., None]
     assert "Slot 1, frames 1 to 6: free" in page.inner_text(".te-inspector")
 
 
+@pytest.mark.slow
 def test_inspector(url: str, visit: Callable[..., Editor], files: Path, shot: Callable[..., None]) -> None:
     editor = visit(url)
     page = editor.page
@@ -643,6 +644,7 @@ def long_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield from serve(tmp_path_factory.mktemp("long"), "--slots", "60", "--keyframes", "32")
 
 
+@pytest.mark.slow
 def test_sixty_slots(long_url: str, visit: Callable[..., Editor], shot: Callable[..., None]) -> None:
     editor = visit(long_url)
     page = editor.page

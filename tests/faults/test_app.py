@@ -202,6 +202,7 @@ def test_killed_in_the_midst_of_a_run_nothing_is_lost(app: App, tmp_path: Path) 
     assert len(list(app.settings.results_dir.glob("*.mp4"))) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_asked_to_end_it_leaves_a_checkpoint_and_nothing_else(app: App, tmp_path: Path, name: str) -> None:
     app.start(delay=0.05)

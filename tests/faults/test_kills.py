@@ -91,6 +91,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killed_at_random_moments_many_times_in_a_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int

@@ -158,6 +158,7 @@ def test_kill_9_in_the_midst_and_the_next_worker_goes_on(bench: Bench, monkeypat
     assert files(bench.state) == []
 
 
+@pytest.mark.slow
 def test_killed_in_the_midst_of_writing_a_checkpoint_there_is_an_old_one_or_none(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +236,7 @@ def test_a_cancel_leaves_a_state_and_the_worker(bench: Bench, monkeypatch: pytes
     assert bench.out.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_keeps_its_finished_cells(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     work = new_sweep(recipe(bench.folder, steps=4), {"kind": "seed", "values": [1, 2, 3]})
     whole = bench.untouched(work)
