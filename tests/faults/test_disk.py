@@ -23,6 +23,8 @@ from pusa_app.settings import Settings
 from pusa_app.studio import Studio, new_recipe
 from pusa_app.timeline import Recipe
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0
 

@@ -23,6 +23,8 @@ from pusa_app.models import get_card, list_cards
 from pusa_app.studio import given_clip, new_recipe
 from pusa_app.timeline import Options, Recipe, Sweep, get_task, new_sweep
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 180.0
 MINI = pytest.mark.skipif(not any(c.id == "mini" for c in list_cards()), reason="the weights of mini are not here")
 
