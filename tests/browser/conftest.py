@@ -100,6 +100,8 @@ def visit(chromium: object) -> Iterator[Callable[..., object]]:
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
+        # The browser hands choosers over only once it has heard of the first listener.
+        page.on("filechooser", lambda _: None)
         page.goto(url)
         page.wait_for_selector("#generate")
         # The owner's mark is there once the page's load event has come back.

@@ -154,6 +154,9 @@ def visit(chromium: Any) -> Iterator[Callable[..., Editor]]:
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("dialog", lambda dialog: (errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        # The browser hands choosers over only once it has heard of the first listener; a key pressed at once after
+        # `expect_file_chooser` can be faster.
+        page.on("filechooser", lambda _: None)
         page.goto(url)
         page.wait_for_selector(".te-title")
         page.wait_for_selector(".te-cell")
