@@ -257,6 +257,24 @@ def add_recipe_arguments(make: argparse.ArgumentParser) -> None:
     size.add_argument("--size", type=argument(parse_size), metavar="WxH", help="width and height in pixels")
     size.add_argument("--steps", type=integer(1, 1000), help="denoising steps")
     size.add_argument("--guidance", type=number(0, 100), help="how strictly the prompt is followed")
+    size.add_argument(
+        "--guidance-2", type=number(0, 100), metavar="N", help="of the second expert of a model with two; the same"
+    )
+    size.add_argument(
+        "--guidance-interval",
+        nargs=2,
+        type=number(0, 1),
+        metavar=("LOW", "HIGH"),
+        help="guide only where the schedule's sigma, which goes from 1 to 0, is from LOW to HIGH; other steps take half "
+        "the time",
+    )
+    size.add_argument(
+        "--cache",
+        type=number(0, 1),
+        metavar="T",
+        help="First Block Cache: leave out the other blocks of the model in steps where the first one's result changed "
+        "by less than this share; 0.05 is careful, 0.2 fast, 0 (off) by default",
+    )
     size.add_argument("--seed", type=integer(0, 2**63 - 1), help="0 by default")
     size.add_argument(
         "--schedule",
@@ -274,9 +292,11 @@ def add_recipe_arguments(make: argparse.ArgumentParser) -> None:
     )
 
 
+FASTER = ("guidance_2", "guidance_interval", "cache")
 RECIPE_ARGUMENTS = (
     *("task", "model", "prompt", "negative", *PLACED, "keyframe", "timeline", "noise", *CHOICES, "color_match"),
     *("frames", "size", "steps", "guidance", "seed", "schedule", "lora"),
+    *FASTER,
 )
 # What a batch of pictures has no use for, or takes from its folder.
 NOT_OF_A_BATCH = ("prompt", *PLACED, "keyframe", "timeline", *CHOICES)
@@ -340,6 +360,7 @@ def numbers(
 ) -> Recipe:
     """The recipe of a finished timeline; without one, that of an empty one of the length and size in the options."""
     from pusa_app.studio import new_recipe
+    from pusa_app.timeline import Recipe, build
 
     recipe = new_recipe(
         card,
@@ -356,7 +377,10 @@ def numbers(
         options=choices,
         color_match=options.color_match,
     )
-    return recipe if not options.lora else recipe.model_copy(update={"loras": _loras(options.lora)})
+    more: dict[str, Any] = {name: value for name in FASTER if (value := getattr(options, name)) is not None}
+    if options.lora:
+        more["loras"] = _loras(options.lora)
+    return build(Recipe, dict(recipe) | more, what="recipe") if more else recipe
 
 
 def _loras(given: Sequence[dict[str, Any]]) -> tuple[LoraChoice, ...]:

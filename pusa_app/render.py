@@ -21,7 +21,7 @@ from pusa_app.backbones.base import Backbone, Text
 from pusa_app.checkpoint import Checkpoint
 from pusa_app.errors import ModelError, RecipeError, RunCancelled
 from pusa_app.events import OnEvent, Phase, Preview, Progress
-from pusa_app.sampling import draw_noise, sample
+from pusa_app.sampling import draw_noise, may_go_on_from, sample
 from pusa_app.timeline import Keyframe, Made, NoiseSchedule, Piece, Plan, Recipe, Timeline, plan_of
 
 PREVIEW_PICTURES = 8
@@ -73,6 +73,8 @@ def render(
     plan = plan_of(recipe)
     _check(plan.parts, backbone)
     _use_loras(recipe, backbone)
+    if recipe.cache and not hasattr(backbone, "set_cache"):
+        raise ModelError("This model has no blocks to cache: turn the cache off, or choose another model.")
     run = _Run(on_event, cancelled, len(plan.parts))
     run.tell("encoding", 0, 1)
     checkpoint = Checkpoint(state_path, recipe, backbone.version)
@@ -179,7 +181,7 @@ class _Maker:
     def _texts(self) -> tuple[Text, Text]:
         """The prompt and the null text, encoded when a part needs them first: one that is sampled needs none."""
         text = self._backbone.encode_text(self.recipe.prompt)
-        return text, text if self.recipe.guidance == 1 else self._backbone.encode_text(self.recipe.negative_prompt)
+        return text, self._backbone.encode_text(self.recipe.negative_prompt) if self.recipe.guided else text
 
     def frames(self, timeline: Timeline, part: int, parts: _Parts | None) -> Iterator[np.ndarray]:
         """uint8 chunks (n, H, W, 3) of a part; `parts` holds the frames of the earlier ones."""
@@ -207,13 +209,15 @@ class _Maker:
             S = NoiseSchedule(sigmas=sigmas, multipliers=timeline.noise_multipliers()).matrix()
 
             def on_step(i: int, steps: int, z: torch.Tensor, x0: torch.Tensor) -> None:
-                self._checkpoint.keep(part, i, z)
+                if may_go_on_from(i, steps, recipe.cache):
+                    self._checkpoint.keep(part, i, z)
                 run.tell("sampling", i, steps)
                 run.show(i, backbone, x0, last=i == steps)
 
             text, null_text = self._texts
-            guided = text, null_text, recipe.guidance
-            z = sample(backbone, S, z0, noise, *guided, on_step, run.cancelled, state, sigmas=sigmas)
+            guided = text, null_text, recipe.guidances(sigmas, spec.boundary)
+            more = {"sigmas": sigmas, "cache": recipe.cache}
+            z = sample(backbone, S, z0, noise, *guided, on_step, run.cancelled, state, **more)
         if not z.isfinite().all():
             self._checkpoint.remove()
             raise ModelError(

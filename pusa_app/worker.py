@@ -245,7 +245,9 @@ class Planned:
     ) -> None:
         self.plan, self._card, self._run, self._memory = plan, card, run, memory
         one = getattr(work, "recipe", work)
-        self._prompts = () if one is None else (one.prompt, *((one.negative_prompt,) if one.guidance != 1 else ()))
+        self._prompts = () if one is None else (one.prompt, *((one.negative_prompt,) if one.guided else ()))
+        # Steps that were made faster say nothing of the pace of others.
+        self._plain = one is None or not one.faster
         self._loras = () if one is None else tuple(lora.model_dump_json() for lora in one.loras)
 
     @property
@@ -281,7 +283,7 @@ class Planned:
                 self._card.id,
                 self._run,
                 self.plan,
-                step_seconds=step_seconds,
+                step_seconds=step_seconds if self._plain else None,
                 peak=memory_held(),
                 stepped_down=lean > 0,
             )

@@ -121,7 +121,7 @@ def work_of_run(recipe: Recipe | Sweep, card: ModelCard, machine: Machine, memor
         (one.timeline.width, one.timeline.height),
         max(part.grid.num_frames for part in parts),
         one.steps,
-        one.guidance,
+        2.0 if one.guided else 1.0,
         clip_frames=max(clips, default=1),
         memory=memory,
     )

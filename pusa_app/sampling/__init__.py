@@ -1,5 +1,5 @@
 """The noise matrix in, latents out: one sampler for all tasks."""
 
-from pusa_app.sampling.sampler import SamplerState, draw_noise, sample
+from pusa_app.sampling.sampler import SamplerState, caching, draw_noise, may_go_on_from, sample
 
-__all__ = ["SamplerState", "draw_noise", "sample"]
+__all__ = ["SamplerState", "caching", "draw_noise", "may_go_on_from", "sample"]

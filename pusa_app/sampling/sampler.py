@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pusa_app import media
 from pusa_app.backbones.base import Backbone, Text
 from pusa_app.errors import RunCancelled
 
+CACHE_SPAN = 5  # steps
 OnStep = Callable[[int, int, torch.Tensor, torch.Tensor], None]
 
 
@@ -72,19 +74,22 @@ def sample(
     noise: torch.Tensor,
     text: Text,
     null_text: Text,
-    guidance: float = 1.0,
+    guidance: float | Sequence[float] = 1.0,
     on_step: OnStep | None = None,
     cancelled: Callable[[], bool] | None = None,
     state: SamplerState | None = None,
     *,
     sigmas: Sequence[float] | None = None,
+    cache: float = 0.0,
 ) -> torch.Tensor:
     """Turn noise into latents; the task is all in S and z0.
 
     S (steps + 1, F): noise of every slot before each step, last row 0; z0 (C, F, h, w): keyframe latents in their
-    slots, zeros elsewhere; noise (C, F, h, w). guidance 1 asks the model once per step instead of twice. `state`
-    continues an earlier run and gives the same latents as one that was never stopped. sigmas: the schedule that S was
-    made of, for models that go by it; without it, the noise of the noisiest slot.
+    slots, zeros elsewhere; noise (C, F, h, w). guidance: one for all steps, or one per step; 1 asks the model once
+    instead of twice. `state` continues an earlier run and gives the same latents as one that was never stopped; with a
+    cache, where that run was at a step that `may_go_on_from`. sigmas: the schedule that S was made of, for models that
+    go by it; without it, the noise of the noisiest slot. cache: the threshold of First Block Cache, for backbones that
+    have `set_cache`; 0 is off.
 
     on_step(i, steps, z, x0) after step i = 1..steps: the latents and the estimate of the clean clip from that step.
     Raises RunCancelled between two steps when `cancelled()` is true. Returns z (C, F, h, w) in fp32 on the CPU.
@@ -92,7 +97,7 @@ def sample(
     device = backbone.device
     S = torch.as_tensor(S, dtype=torch.float32).to(device)
     steps = len(S) - 1
-    texts = [text] if guidance == 1 else [text, null_text]
+    scales = [float(guidance)] * steps if isinstance(guidance, (int, float)) else list(guidance)
     levels = [float(row.max()) for row in S] if sigmas is None else sigmas
     takes_level = getattr(backbone, "takes_level", False)
 
@@ -106,16 +111,42 @@ def sample(
     else:
         z, start = state.z.to(device, torch.float32), state.step
 
-    for i in range(start, steps):
-        if cancelled is not None and cancelled():
-            raise RunCancelled("The run was cancelled.")
-        # 2. Velocity z0 - eps, with classifier-free guidance.
-        more = {"level": levels[i]} if takes_level else {}
-        velocities = backbone.velocity(z, S[i], texts, **more)
-        v = velocities[0] if guidance == 1 else velocities[1] + guidance * (velocities[0] - velocities[1])
-        # 3. Euler: each slot moves by as much noise as it loses; a clean slot stays what it is.
-        x0 = z + per_slot(S[i]) * v
-        z = z + per_slot(S[i] - S[i + 1]) * v
-        if on_step is not None:
-            on_step(i + 1, steps, z, x0)
+    with caching(backbone, cache) as start_span:
+        for i in range(start, steps):
+            if cancelled is not None and cancelled():
+                raise RunCancelled("The run was cancelled.")
+            if i == start or i % CACHE_SPAN == 0:
+                start_span()
+            # 2. Velocity z0 - eps, with classifier-free guidance.
+            scale, more = scales[i], {"level": levels[i]} if takes_level else {}
+            velocities = backbone.velocity(z, S[i], [text] if scale == 1 else [text, null_text], **more)
+            v = velocities[0] if scale == 1 else velocities[1] + scale * (velocities[0] - velocities[1])
+            # 3. Euler: each slot moves by as much noise as it loses; a clean slot stays what it is.
+            x0 = z + per_slot(S[i]) * v
+            z = z + per_slot(S[i] - S[i + 1]) * v
+            if on_step is not None:
+                on_step(i + 1, steps, z, x0)
     return z.cpu()
+
+
+def may_go_on_from(step: int, steps: int, cache: float) -> bool:
+    """Whether a run that goes on after `step` steps ends as one that was never stopped.
+
+    A cache remembers tensors of gigabytes, which no checkpoint keeps. So it forgets them after every CACHE_SPAN steps,
+    whether or not the run is stopped there; that also bounds how long an error can be carried along.
+    """
+    return cache == 0 or step % CACHE_SPAN == 0 or step == steps
+
+
+@contextlib.contextmanager
+def caching(backbone: Backbone, threshold: float) -> Iterator[Callable[[], None]]:
+    """Inside, a backbone skips blocks by First Block Cache, from the first call of what is yielded on; every further
+    call makes it forget what it remembers. Threshold 0: nothing is touched."""
+    set_cache = getattr(backbone, "set_cache", None)
+    if threshold == 0 or set_cache is None:
+        yield lambda: None
+        return
+    try:
+        yield lambda: set_cache(threshold)
+    finally:
+        set_cache(0.0)

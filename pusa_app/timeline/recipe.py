@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -20,13 +20,15 @@ from pydantic import (
 
 from pusa_app.errors import RecipeError
 from pusa_app.timeline.options import Options
-from pusa_app.timeline.schedule import MAX_STEPS, ScheduleSpec
+from pusa_app.timeline.schedule import MAX_STEPS, ScheduleSpec, Unit
 from pusa_app.timeline.timeline import Timeline
 
 M = TypeVar("M", bound=BaseModel)
 RECIPE_VERSION: Final = 2
 MAX_RECIPE_CHARS = 1_000_000
 MAX_SEED = 2**63 - 1
+WHOLE_INTERVAL = (0.0, 1.0)
+LATER_FIELDS = ("loras", "guidance_2", "guidance_interval", "cache")  # that recipes of version 2 had not at first
 Text = Annotated[str, Field(max_length=10_000)]
 TaskName = Literal[
     "text-to-video",
@@ -59,7 +61,10 @@ class Recipe(BaseModel):
 
     guidance 1 turns classifier-free guidance off; schedule None means the model's own. Part k of a run in several parts
     draws its noise from seed + k. color_match: made frames get the colours of the known frames that they meet. loras:
-    beside those that belong to the model; a recipe without any is written as if there were no such field.
+    beside those that belong to the model. guidance_2: below the sigma where a model with two experts changes to the
+    second; None is the same. guidance_interval: sigmas of the schedule between which there is guidance; outside only
+    the prompt is asked, which takes half the time (arXiv 2404.07724). cache: the threshold of First Block Cache, 0 is
+    off. A recipe with the usual value of one of these four is written as if there were no such field.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,13 +82,23 @@ class Recipe(BaseModel):
     seed: int = Field(ge=0, le=MAX_SEED)
     schedule: ScheduleSpec | None = None
     loras: tuple[LoraChoice, ...] = Field(default=(), max_length=16)
+    guidance_2: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
+    guidance_interval: tuple[Unit, Unit] = WHOLE_INTERVAL
+    cache: Unit = 0.0
 
     @model_serializer(mode="wrap")
-    def _without_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         data: dict[str, Any] = handler(self)
-        if not self.loras:
-            data.pop("loras", None)
+        for name in LATER_FIELDS:
+            if getattr(self, name) == Recipe.model_fields[name].default:
+                data.pop(name, None)
         return data
+
+    @model_validator(mode="after")
+    def _interval_in_order(self) -> Recipe:
+        if self.guidance_interval[0] > self.guidance_interval[1]:
+            raise ValueError("the guidance interval goes from its lower sigma to its higher one")
+        return self
 
     @model_validator(mode="after")
     def _clips_mean_the_same(self) -> Recipe:
@@ -91,6 +106,28 @@ class Recipe(BaseModel):
         if self.version == 1 and any(k.source.kind == "clip" and k.slot > 0 for k in self.timeline.keyframes):
             raise ValueError("it is of version 1, where clips in later slots meant other frames: make it anew")
         return self
+
+    @property
+    def guided(self) -> bool:
+        """Whether any step may need the negative prompt."""
+        return self.guidance != 1 or self.guidance_2 not in (None, 1)
+
+    @property
+    def faster(self) -> bool:
+        """Whether some of its steps take less time than the others."""
+        return self.cache > 0 or (self.guided and self.guidance_interval != WHOLE_INTERVAL)
+
+    def guidances(self, sigmas: Sequence[float], boundary: float | None = None) -> tuple[float, ...]:
+        """The guidance of each step. sigmas: the schedule, steps + 1 of them; boundary: where the experts change."""
+        low, high = self.guidance_interval
+        second = self.guidance if self.guidance_2 is None else self.guidance_2
+
+        def at(sigma: float) -> float:
+            if not low <= sigma <= high:
+                return 1.0
+            return self.guidance if boundary is None or sigma >= boundary else second
+
+        return tuple(map(at, sigmas[:-1]))
 
     @property
     def paths(self) -> list[str]:

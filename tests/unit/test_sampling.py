@@ -6,7 +6,8 @@ import torch
 from pusa_app.backbones.base import Text
 from pusa_app.backbones.fake import FAKE_SPEC, FakeBackbone
 from pusa_app.errors import RunCancelled
-from pusa_app.sampling import SamplerState, draw_noise, sample
+from pusa_app.sampling import SamplerState, draw_noise, may_go_on_from, sample
+from pusa_app.sampling.sampler import CACHE_SPAN
 from pusa_app.timeline import NoiseSchedule, ScheduleSpec
 
 SHAPE = (3, 4, 2, 2)
@@ -139,3 +140,68 @@ def test_fake_round_trip_and_faults():
     assert FAKE_SPEC.size_multiple == 16
     with pytest.raises(RuntimeError, match="call 2"):
         sample(backbone, matrix(), torch.zeros(SHAPE), NOISE, RED, NONE)
+
+
+def test_guidance_per_step_asks_for_the_null_text_only_where_it_is_not_one():
+    asked = []
+
+    class Watch(Wavy):
+        def velocity(self, z, sigma, texts):
+            asked.append(len(texts))
+            return super().velocity(z, sigma, texts)
+
+    z = sample(Watch(), matrix(steps=4), torch.zeros(SHAPE), NOISE, RED, NONE, (1, 3, 3, 1))
+    assert asked == [1, 2, 2, 1]
+    same = sample(Watch(), matrix(steps=4), torch.zeros(SHAPE), NOISE, RED, NONE, (3, 3, 3, 3))
+    assert torch.equal(same, sample(Watch(), matrix(steps=4), torch.zeros(SHAPE), NOISE, RED, NONE, 3.0))
+    assert not torch.equal(same, z)
+
+
+class Remembers(Wavy):
+    """A cache as a backbone has one: with it on, the second call since it was told to forget gives the first's again."""
+
+    threshold, held, told = 0.0, None, ()
+
+    def set_cache(self, threshold):
+        self.threshold, self.held = threshold, None
+        self.told = (*self.told, threshold)
+
+    def velocity(self, z, sigma, texts):
+        made = super().velocity(z, sigma, texts)
+        if self.threshold == 0:
+            return made
+        found, self.held = self.held or made, None if self.held else made
+        return found
+
+
+def test_a_cache_forgets_after_a_span_and_is_off_in_the_end():
+    backbone = Remembers()
+    sample(backbone, matrix(steps=CACHE_SPAN + 2), torch.zeros(SHAPE), NOISE, RED, NONE, cache=0.1)
+    assert backbone.told == (0.1, 0.1, 0.0)
+    backbone = Remembers(fail_at=None)
+    sample(backbone, matrix(), torch.zeros(SHAPE), NOISE, RED, NONE)
+    assert backbone.told == ()
+
+
+def test_a_cache_is_off_after_a_cancelled_run():
+    backbone = Remembers()
+    with pytest.raises(RunCancelled):
+        sample(
+            backbone, matrix(), torch.zeros(SHAPE), NOISE, RED, NONE, cache=0.1, cancelled=lambda: backbone.calls == 2
+        )
+    assert backbone.threshold == 0.0
+
+
+def test_a_cached_run_goes_on_as_if_it_had_not_stopped():
+    steps, kept = CACHE_SPAN * 2 + 1, {}
+
+    def keep(i, steps, z, x0):
+        if may_go_on_from(i, steps, 0.1):
+            kept[i] = z
+
+    given = matrix(steps=steps), torch.zeros(SHAPE), NOISE, RED, NONE, 4.5
+    whole = sample(Remembers(), *given, keep, cache=0.1)
+    assert sorted(kept) == [CACHE_SPAN, 2 * CACHE_SPAN, steps]
+    assert not torch.equal(whole, sample(Remembers(), *given))
+    for step, z in kept.items():
+        assert torch.equal(sample(Remembers(), *given, state=SamplerState(step, z), cache=0.1), whole)
