@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,16 +14,24 @@ from pusa_app.models.card import BackboneSpec
 
 @dataclass(frozen=True)
 class Text:
-    """An encoded prompt: embeds (L, D). Trimmed to its valid tokens, L = 0 being Mochi's empty prompt, but for families
-    that read their padding (Wan)."""
+    """An encoded prompt: embeds (L, D), and pooled (P,) of families that have a second encoder (HunyuanVideo).
+
+    embeds are trimmed to their valid tokens, so there is no mask; L = 0 is Mochi's empty prompt. Only families that
+    read their padding (Wan) keep it.
+    """
 
     embeds: torch.Tensor
+    pooled: torch.Tensor | None = None
+
+    def to(self, *where: Any) -> Text:
+        """On another device, or in another dtype: as torch.Tensor.to."""
+        return Text(self.embeds.to(*where), None if self.pooled is None else self.pooled.to(*where))
 
 
 class Backbone(Protocol):
     """A loaded model. Latents are unbatched: (C, F, h, w), F slots, fp32, in the space that the transformer sees.
 
-    Two things that only some families have: where `takes_level` is true, `velocity` has a keyword `level`, the sigma of
+    Things that only some families have: where `takes_level` is true, `velocity` has a keyword `level`, the sigma of
     the schedule, which a slot's own may be far below (Wan 2.2 chooses one of its experts by it); and `set_loras(loras)`
     of families that take LoRAs (pusa_app.models.lora).
     """

@@ -10,9 +10,10 @@ import hashlib
 import os
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+
+from pusa_app.backbones.base import Text
 
 MAX_BYTES = 500_000_000  # some hundred prompts
 SUFFIX = ".safetensors"
@@ -27,8 +28,8 @@ class Embeddings:
     def __init__(self, folder: Path, version: str, max_bytes: int = MAX_BYTES) -> None:
         self._folder, self._version, self._max_bytes = folder, version, max_bytes
 
-    def get(self, prompt: str) -> torch.Tensor | None:
-        """What was put for a prompt, (L, D) on the CPU, or None."""
+    def get(self, prompt: str) -> Text | None:
+        """What was put for a prompt, on the CPU, or None."""
         path = self._path(prompt)
         try:
             tensors = load_file(path)
@@ -39,15 +40,16 @@ class Embeddings:
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
-        found = tensors.get("embeds")
-        return found if found is not None and found.ndim == 2 else None
+        embeds, pooled = tensors.get("embeds"), tensors.get("pooled")
+        return Text(embeds, pooled) if embeds is not None and embeds.ndim == 2 else None
 
-    def put(self, prompt: str, embeds: torch.Tensor) -> None:
+    def put(self, prompt: str, text: Text) -> None:
         path = self._path(prompt)
         part = path.with_name(f".{path.stem}.{os.getpid()}.part")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            save_file({"embeds": embeds.detach().to("cpu").contiguous()}, part)
+            tensors = {"embeds": text.embeds} | ({} if text.pooled is None else {"pooled": text.pooled})
+            save_file({name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}, part)
             os.replace(part, path)
         except (OSError, SafetensorError):
             with contextlib.suppress(OSError):

@@ -106,27 +106,22 @@ def embeddings_of(card: ModelCard, plan: MemoryPlan) -> Embeddings:
 
 def encode_alone(card: ModelCard, plan: MemoryPlan, prompts: Sequence[str], device: str | None = None) -> None:
     """Encode prompts that are not known yet while nothing else of the model is in memory. Raises ModelError."""
-    kept = embeddings_of(card, plan)
-    unknown = [prompt for prompt in dict.fromkeys(prompts) if not kept.knows(prompt)]
-    if card.spec.family == "mochi":
-        unknown = [prompt for prompt in unknown if prompt]  # the empty one has no tokens, or next to none
-    if not unknown:
-        return
     import torch
-    from transformers import AutoTokenizer
 
     from pusa_app.backbones.fit import Fit
-    from pusa_app.backbones.parts import load_part, silent_libraries
+    from pusa_app.backbones.parts import silent_libraries
 
     assert card.folder is not None
-    cls = _family(card.spec.family)
+    kept = embeddings_of(card, plan)
+    prompts = [prompt for prompt in dict.fromkeys(prompts) if not kept.knows(prompt)]
+    if not prompts:
+        return
     fit = Fit(plan, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
-    options = {"local_files_only": True, "trust_remote_code": False}
     with silent_libraries(), torch.inference_mode():
-        tokenizer = load_part(card.folder / "tokenizer", lambda path: AutoTokenizer.from_pretrained(path, **options))
-        encode = fit.late_text(cls.text_class, card.folder / "text_encoder")
-        for prompt in unknown:
-            kept.put(prompt, encode(cls.ids(tokenizer, prompt, card.spec))[0].to(fit.dtype))
+        reader = _family(card.spec.family).prompts_class.from_folder(card.folder, card.spec)
+        hidden = fit.late_text(reader.encoder_class, card.folder / "text_encoder")
+        for prompt in filter(reader.takes_encoder, prompts):
+            kept.put(prompt, reader.text(prompt, hidden).to(fit.dtype))
 
 
 def runs(family: str) -> bool:

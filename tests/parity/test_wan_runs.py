@@ -47,7 +47,7 @@ def backbone(tmp_path_factory) -> WanBackbone:
     out = tmp_path_factory.mktemp("pusa") / "transformer"
     convert_native(DATA / "wan_t2v_native.safetensors", out)
     transformer = VectorizedWanTransformer3DModel.from_pretrained(out)
-    return WanBackbone(SPEC, None, torch.nn.Module(), transformer, tiny_vae(), LatentPreview.neutral(16))
+    return WanBackbone(SPEC, None, torch.nn.Module(), [transformer], tiny_vae(), LatentPreview.neutral(16))
 
 
 def forward(backbone, reference):

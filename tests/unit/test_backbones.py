@@ -334,9 +334,8 @@ class TestTwoExperts:
         card = get_card(str(folders("wan2.2")))
         backbone = WanBackbone.from_folder(card.folder, card.spec)
         moved = WanBackbone(
-            *(card.spec, backbone.tokenizer, backbone.text_encoder, backbone.transformer, backbone.vae),
+            *(card.spec, backbone.prompts, backbone.text_encoder, backbone.experts, backbone.vae),
             backbone._preview,
-            backbone.transformer_2,
             device=torch.device("meta"),
         )
         moved.fit.need(moved.experts[0])
@@ -350,7 +349,7 @@ def test_whole_times_are_a_property_of_the_card(loaded):
     z, text = draw_noise(4, geometry(backbone)[3]), [backbone.encode_text("")]
     whole = WanBackbone(
         backbone.spec.model_copy(update={"integer_time": True}),
-        *(backbone.tokenizer, backbone.text_encoder, backbone.transformer, backbone.vae, backbone._preview),
+        *(backbone.prompts, backbone.text_encoder, backbone.experts, backbone.vae, backbone._preview),
     )
     sigma = torch.tensor([0.0, 0.1239, 0.9999])
     (v,) = whole.velocity(z, sigma, text)

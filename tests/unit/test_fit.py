@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from pusa_app.backbones.base import Text
 from pusa_app.backbones.embeddings import Embeddings
 from pusa_app.backbones.fit import Fit
 from pusa_app.backbones.mochi import MochiBackbone
@@ -203,14 +204,14 @@ class TestEmbeddings:
         assert not (tmp_path / "embeddings").exists()
 
     def test_the_text_is_not_written_down(self, tmp_path: Path) -> None:
-        Embeddings(tmp_path, "v").put(PROMPT, torch.ones(3, 4))
+        Embeddings(tmp_path, "v").put(PROMPT, Text(torch.ones(3, 4)))
         (file,) = tmp_path.iterdir()
         assert b"red" not in file.read_bytes() and "red" not in file.name
 
     def test_the_oldest_go_when_there_are_too_many(self, tmp_path: Path) -> None:
         kept = Embeddings(tmp_path, "v", max_bytes=10_000)
         for number in range(8):
-            kept.put(str(number), torch.zeros(10, 64))  # 2,560 bytes each
+            kept.put(str(number), Text(torch.zeros(10, 64)))  # 2,560 bytes each
             for age, file in enumerate(sorted(tmp_path.iterdir(), key=lambda p: p.stat().st_mtime_ns, reverse=True)):
                 os.utime(file, (1e9 - age, 1e9 - age))
         assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 10_000
@@ -218,13 +219,13 @@ class TestEmbeddings:
 
     def test_damage_and_refusing_disks_are_nothing_known(self, tmp_path: Path) -> None:
         kept = Embeddings(tmp_path, "v")
-        kept.put("a", torch.ones(2, 3))
+        kept.put("a", Text(torch.ones(2, 3)))
         (file,) = tmp_path.iterdir()
         file.write_bytes(file.read_bytes()[:20])
         assert kept.get("a") is None and not kept.knows("a")
         (tmp_path / "file").write_text("")
         blocked = Embeddings(tmp_path / "file", "v")
-        blocked.put("a", torch.ones(2, 3))
+        blocked.put("a", Text(torch.ones(2, 3)))
         assert blocked.get("a") is None
 
 
