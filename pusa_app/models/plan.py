@@ -613,6 +613,11 @@ def tile_starts(side: int, tile: int, multiple: int = 1) -> list[int]:
     return [multiple * round(number * (side - tile) / (count - 1) / multiple) for number in range(count)]
 
 
+def rough_seconds(work: Work, plan: MemoryPlan) -> float:
+    """Seconds of a clip, on a machine of which nothing is known too: to tell minutes from days."""
+    return _time(work, plan.choice)[1]
+
+
 def _time(work: Work, choice: Mapping[str, Any]) -> tuple[float, float]:
     """Seconds of a step and of a clip: text, keyframes, steps, decoding, and what moves between them."""
     model, vae = work.architecture, work.architecture.vae
