@@ -265,8 +265,7 @@ def add_recipe_arguments(make: argparse.ArgumentParser) -> None:
         nargs=2,
         type=number(0, 1),
         metavar=("LOW", "HIGH"),
-        help="guide only where the schedule's sigma, which goes from 1 to 0, is from LOW to HIGH; other steps take half "
-        "the time",
+        help="guide only where the sigma of the schedule (1 to 0) is from LOW to HIGH; other steps take half the time",
     )
     size.add_argument(
         "--cache",

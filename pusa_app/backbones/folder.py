@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from pusa_app.backbones.base import Text
+from pusa_app.backbones.cache import FirstBlockCache
 from pusa_app.backbones.embeddings import Embeddings
 from pusa_app.backbones.fit import Fit
 from pusa_app.backbones.parts import load_part, load_weights, silent_libraries
@@ -74,6 +75,7 @@ class FolderBackbone:
         self.fit = fit or Fit.without_plan(self.device, self.dtype_of(self.transformer), lean)
         self.fit.place(self.text_encoder, self.experts, vae)
         self.loras = Loras(self.experts, spec.family)
+        self.cache = FirstBlockCache()
         self._preview = preview or self.usual_preview()
 
     @property
@@ -180,9 +182,14 @@ class FolderBackbone:
         # Batched texts take twice the activations; it pays where a step is mostly overhead.
         if len(texts) > 1 and self.fit.batches(tokens) and self.can_batch(texts):
             batch = len(texts)
-            output = self.forward(expert, x.expand(batch, -1, -1, -1, -1), time.expand(batch, -1), texts)
+            with self.cache.around(expert, sigma, texts=batch):
+                output = self.forward(expert, x.expand(batch, -1, -1, -1, -1), time.expand(batch, -1), texts)
             return list(output.float())
-        return [self.forward(expert, x, time, [text])[0].float() for text in texts]
+        velocities = []
+        for number, text in enumerate(texts):
+            with self.cache.around(expert, sigma, number, len(texts)):
+                velocities.append(self.forward(expert, x, time, [text])[0].float())
+        return velocities
 
     @torch.inference_mode()
     def decode(self, z: torch.Tensor) -> Iterator[np.ndarray]:
@@ -200,6 +207,10 @@ class FolderBackbone:
     def set_loras(self, loras: Sequence[LoraChoice]) -> list[LoraReport]:
         """See pusa_app.models.lora.Loras.set."""
         return self.fit.set_loras(self.loras, loras, self.experts)
+
+    def set_cache(self, threshold: float) -> None:
+        """See pusa_app.backbones.cache.FirstBlockCache.set."""
+        self.cache.set(threshold)
 
     def preview(self, z: torch.Tensor) -> np.ndarray:
         return self._preview(z)

@@ -154,6 +154,86 @@ def test_guidance_in_one_batch_or_two_calls_is_the_same(loaded, name, monkeypatc
     torch.testing.assert_close(run(backbone, (1.0, 0.5, 1.0), z0), batched, atol=1e-4, rtol=1e-4)
 
 
+class TestFirstBlockCache:
+    """Over the families, for each has its own way of calling blocks."""
+
+    SIGMA = torch.tensor([0.0, 0.5, 1.0])
+
+    @pytest.fixture(params=FOLDERS)
+    def cached(self, request, loaded):
+        backbone = loaded(request.param)
+        yield backbone
+        backbone.set_cache(0)
+
+    def ask(self, backbone, z):
+        texts = [backbone.encode_text("a red ball"), backbone.encode_text("")]
+        return torch.stack(backbone.velocity(z, self.SIGMA, texts))
+
+    def test_off_is_as_if_there_were_none(self, cached):
+        z = draw_noise(3, geometry(cached)[3])
+        before = self.ask(cached, z)
+        blocks = [list(map(id, expert.modules())) for expert in cached.experts]
+        cached.set_cache(0.5)
+        self.ask(cached, z), self.ask(cached, z)
+        cached.set_cache(0)
+        assert torch.equal(self.ask(cached, z), before)
+        assert [list(map(id, expert.modules())) for expert in cached.experts] == blocks
+
+    def test_what_is_the_same_is_not_computed_again(self, cached):
+        z = draw_noise(3, geometry(cached)[3])
+        plain = self.ask(cached, z)
+        cached.set_cache(0.01)
+        assert torch.equal(self.ask(cached, z), plain)
+        assert cached.cache.skipped == 0
+        torch.testing.assert_close(self.ask(cached, z), plain, atol=1e-4, rtol=1e-4)
+        assert cached.cache.skipped == cached.cache.forwards / 2 > 0
+        cached.set_cache(0.01)
+        assert torch.equal(self.ask(cached, z), plain), "it has forgotten"
+        assert cached.cache.skipped == cached.cache.forwards / 3
+
+    def test_what_changed_is_computed(self, cached):
+        shape = geometry(cached)[3]
+        z, other = draw_noise(3, shape), draw_noise(4, shape)
+        plain = self.ask(cached, other)
+        cached.set_cache(0.01)
+        self.ask(cached, z)
+        assert torch.equal(self.ask(cached, other), plain)
+        assert cached.cache.skipped == 0
+
+    def test_skipping_leaves_out_the_blocks_behind_the_first(self, cached, monkeypatch):
+        z, worked = draw_noise(3, geometry(cached)[3]), []
+        lists = [module for module in cached.transformer.children() if isinstance(module, torch.nn.ModuleList)]
+        for number, block in enumerate(block for blocks in lists for block in blocks):
+            real = block.forward
+
+            def forward(*args, number=number, real=real, **kwargs):
+                worked.append(number)
+                return real(*args, **kwargs)
+
+            monkeypatch.setattr(block, "forward", forward)
+        text = [cached.encode_text("a red ball")]
+        cached.set_cache(0.01)
+        cached.velocity(z, self.SIGMA, text)
+        assert len(worked) > 1
+        worked.clear()
+        cached.velocity(z, self.SIGMA, text)
+        assert worked == [0]
+
+    def test_a_run_of_several_spans(self, cached):
+        """It skips, it is about the same clip, and it is the same every time."""
+        steps = 12
+        sigmas, S = matrix(cached, (1.0, 0.3, 1.0), steps)
+        texts = cached.encode_text("a red ball"), cached.encode_text("")
+        z0 = torch.zeros(geometry(cached)[3])
+        given = S, z0, draw_noise(1, tuple(z0.shape)), *texts, 2.0
+        plain = sample(cached, *given, sigmas=sigmas)
+        one = sample(cached, *given, sigmas=sigmas, cache=0.3)
+        assert 0 < cached.cache.skipped < cached.cache.forwards
+        assert torch.equal(sample(cached, *given, sigmas=sigmas, cache=0.3), one)
+        assert 0 < (one - plain).norm() / plain.norm() < 0.5
+        assert torch.equal(sample(cached, *given, sigmas=sigmas), plain)
+
+
 @pytest.mark.parametrize("name", FOLDERS)
 def test_the_smaller_memory_plan_gives_the_same(loaded, folders, name):
     usual, lean = loaded(name), load_backbone(str(folders(name)), "cpu", lean=1)

@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from pusa_app.backbones.cache import FirstBlockCache
 from pusa_app.backbones.fake import FAKE_SPEC, FakeBackbone
+from pusa_app.backbones.mochi import MochiBackbone
 from pusa_app.cli import main
-from pusa_app.errors import ModelError, RecipeError
+from pusa_app.errors import ModelError, RecipeError, RunCancelled
+from pusa_app.events import Progress
+from pusa_app.models.plan import MemoryPlan
 from pusa_app.render import render
+from pusa_app.sampling.sampler import CACHE_SPAN
 from pusa_app.timeline import Recipe, ScheduleSpec
 
 
@@ -94,3 +99,123 @@ class TestInterval:
 def test_a_model_without_blocks_says_so():
     with pytest.raises(ModelError, match="no blocks to cache"):
         render(recipe(cache=0.1), FakeBackbone())
+
+
+class Blocks(torch.nn.Module):
+    """A model of which every slot is for itself: a block doubles what is there."""
+
+    class Double(torch.nn.Module):
+        def forward(self, hidden_states):
+            return 2 * hidden_states
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList([self.Double(), self.Double(), self.Double()])
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class TestFirstBlockCache:
+    """What it compares; tests/unit/test_backbones.py has the families."""
+
+    def skips(self, sigma, change, threshold=0.1):
+        model, cache, x = Blocks(), FirstBlockCache(), torch.ones(1, 3 * 8, 2)
+        other = (x.unflatten(1, (3, 8)) * (1 + torch.tensor(change))[:, None, None]).flatten(1, 2)
+        cache.set(threshold)
+        for input in (x, other):
+            with cache.around(model, torch.tensor(sigma)):
+                model(input)
+        return cache.skipped == 1
+
+    def test_the_slot_that_changed_most_decides(self):
+        assert self.skips([1.0, 1.0, 1.0], [0.05, 0.05, 0.05])
+        assert not self.skips([1.0, 1.0, 1.0], [0.0, 0.0, 0.2]), "though the mean is below the threshold"
+        assert self.skips([1.0, 1.0, 1.0], [0.0, 0.0, 0.2], threshold=0.25)
+
+    def test_slots_without_noise_do_not_count(self):
+        assert self.skips([1.0, 0.5, 0.0], [0.0, 0.0, 0.2])
+        assert self.skips([0.0, 0.0, 0.0], [0.2, 0.2, 0.2])
+
+    def test_what_the_blocks_added_is_added_again(self):
+        model, cache, x = Blocks(), FirstBlockCache(), torch.ones(1, 8, 2)
+        cache.set(0.5)
+        one = torch.ones(1)
+        with cache.around(model, one):
+            assert torch.equal(model(x), 8 * x)
+        with cache.around(model, one):
+            assert torch.equal(model(1.25 * x), 2.5 * x + 6 * x)
+        with cache.around(model, one):
+            assert torch.equal(model(torch.ones(1, 16, 2)), torch.full((1, 16, 2), 8.0)), "another size is computed"
+
+    def test_the_first_text_decides_for_all(self):
+        model, cache, x, one = Blocks(), FirstBlockCache(), torch.ones(1, 8, 2), torch.ones(1)
+        cache.set(0.5)
+        for change, expected in ((1, 8), (10, 2 * 10 + 6), (1, 8)):
+            with cache.around(model, one, 0, 2):
+                model(x)
+            with cache.around(model, one, 1, 2):
+                found = model(change * x)
+            assert torch.equal(found, expected * x)
+        with cache.around(model, one, 0, 1):
+            model(x)
+        assert (cache.forwards, cache.skipped) == (7, 4), "another number of texts is another beginning"
+
+    def test_a_forward_that_fails_leaves_nothing_behind(self):
+        model, cache, x = Blocks(), FirstBlockCache(), torch.ones(1, 8, 2)
+        blocks = model.blocks
+        cache.set(0.5)
+        with pytest.raises(ZeroDivisionError), cache.around(model, torch.ones(1)):
+            model.blocks[0](x)
+            raise ZeroDivisionError
+        assert model.blocks is blocks
+        with cache.around(model, torch.ones(1)):
+            assert torch.equal(model(x), 8 * x)
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_mochi, tiny_spec):
+    return MochiBackbone.from_folder(tiny_mochi, tiny_spec)
+
+
+class TestCachedRuns:
+    """Whole runs of a tiny Mochi."""
+
+    def recipe(self, tiny, **changes):
+        return recipe(timeline=tiny.spec.timeline(19), steps=12, **changes)
+
+    def test_off_leaves_the_run_as_it_was(self, tiny):
+        plain = render(self.recipe(tiny), tiny).frames
+        cached = render(self.recipe(tiny, cache=0.3), tiny).frames
+        assert 0 < tiny.cache.skipped < tiny.cache.forwards
+        assert not np.array_equal(cached, plain)
+        assert np.array_equal(render(self.recipe(tiny, cache=0.3), tiny).frames, cached)
+        assert np.array_equal(render(self.recipe(tiny), tiny).frames, plain)
+
+    @pytest.mark.parametrize("stop", [3, 5, 8, 10, 12])
+    def test_stopped_anywhere_it_goes_on_to_the_same_video(self, tiny, tmp_path, stop):
+        one, steps = self.recipe(tiny, cache=0.3, guidance_interval=(0.1, 0.9)), []
+        whole = render(one, tiny).frames
+
+        def watch(event):
+            if isinstance(event, Progress) and event.phase == "sampling":
+                steps.append(event.step)
+
+        with pytest.raises(RunCancelled):
+            render(one, tiny, watch, state_path=tmp_path / "state", cancelled=lambda: bool(steps) and steps[-1] == stop)
+        steps.clear()
+        assert np.array_equal(render(one, tiny, watch, state_path=tmp_path / "state").frames, whole)
+        assert steps[0] == (12 if stop == 12 else stop // CACHE_SPAN * CACHE_SPAN)
+
+    def test_with_blocks_that_come_one_after_the_other(self, tiny_mochi, tiny_spec, tiny):
+        plan = MemoryPlan(dtype="fp32", offload="group", text="cpu")
+        fitted = MochiBackbone.from_folder(tiny_mochi, tiny_spec, plan=plan)
+        for cache in (0.3, 0, 0.3):
+            one = self.recipe(tiny, cache=cache, guidance_interval=(0.2, 0.9))
+            frames = render(one, fitted).frames
+            if cache:
+                assert fitted.cache.skipped > 0
+            # The other one has both texts in one forward.
+            assert np.abs(frames.astype(int) - render(one, tiny).frames).max() <= 1

@@ -158,7 +158,7 @@ def test_guidance_per_step_asks_for_the_null_text_only_where_it_is_not_one():
 
 
 class Remembers(Wavy):
-    """A cache as a backbone has one: with it on, the second call since it was told to forget gives the first's again."""
+    """A backbone with a cache: with it on, every second call since it was told to forget gives the first's again."""
 
     threshold, held, told = 0.0, None, ()
 
