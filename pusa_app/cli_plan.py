@@ -44,7 +44,7 @@ def add_parser(actions: Any) -> None:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from pusa_app.models.fitting import Memory, plan_for, work_for
+    from pusa_app.models.fitting import Memory, choice_of, plan_for, work_for
     from pusa_app.models.plan import ladder
 
     machine, memory = _machine(options), Memory()
@@ -63,7 +63,7 @@ def _plan(options: argparse.Namespace) -> int:
             f"{options.id} makes sizes that divide by {work.spec.size_multiple}, and lengths of "
             f"{work.spec.temporal_stride}*n + 1 frames."
         )
-    found = plan_for(options.id, work, memory, dict(map(_choice, options.choices)))
+    found = plan_for(options.id, work, memory, dict(map(choice_of, options.choices)))
     if options.json:
         print(found.model_dump_json(indent=2))
         return OK
@@ -118,15 +118,3 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if not (width.isdecimal() and height.isdecimal() and 0 < int(width) < 10_000 and 0 < int(height) < 10_000):
         raise UserError(f"A size looks like 848x480, not {text[:40]!r}.")
     return int(width), int(height)
-
-
-def _choice(text: str) -> tuple[str, Any]:
-    name, _, value = text.partition("=")
-    if not value:
-        raise UserError(f"A choice looks like quantization=nf4, not {text[:40]!r}.")
-    if value.isdecimal():
-        return name, int(value)
-    words: dict[str, Any] = {"on": True, "off": False}
-    if name.endswith("_tile"):
-        words["none"] = None
-    return name, words.get(value, value)

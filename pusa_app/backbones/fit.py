@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from pusa_app.backbones.attention import WITHOUT_MASK, use_attention
+from pusa_app.backbones.compiled import compile_blocks, fall_back
 from pusa_app.backbones.parts import Turns, load_weights
 from pusa_app.errors import ModelError
 from pusa_app.models.lora import LoraReport, Loras
@@ -26,7 +28,6 @@ from pusa_app.settings import default_data_dir
 from pusa_app.timeline import LoraChoice
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-ATTENTION = {"cudnn": "_native_cudnn", "flash": "flash", "sage": "sage"}
 LATE_TEXTS = ("load", "stream", "cpu")
 OFFLOAD_FOLDER = "offload"
 
@@ -43,6 +44,7 @@ class Fit:
         self._takes_turns: tuple[torch.nn.Module, ...] = ()
         self._offloaded: list[torch.nn.Module] = []
         self._folders: list[Path] = []
+        self._compiled = False
 
     @classmethod
     def without_plan(cls, device: torch.device, dtype: torch.dtype, lean: bool) -> Fit:
@@ -61,6 +63,21 @@ class Fit:
     def batches(self, tokens: int) -> bool:
         """Whether the texts of a step share one forward. tokens: of the clip."""
         return self.plan.batched and (not self._usual or tokens < SMALL_TOKENS)
+
+    @property
+    def takes_masks(self) -> bool:
+        """Whether texts of different lengths can share a forward."""
+        return self.plan.attention not in WITHOUT_MASK
+
+    def compiled(self, experts: Sequence[Any], forward: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What a forward gives; one that fails because its blocks cannot be compiled is made again without."""
+        try:
+            return forward()
+        except Exception as error:
+            if not self._compiled or not fall_back(experts, error):
+                raise
+        self._compiled = False
+        return forward()
 
     @property
     def decode_slots(self) -> int | None:
@@ -82,10 +99,9 @@ class Fit:
         model = load_weights(cls, folder, self.dtype, **more)
         if kind == "fp8-layerwise":
             model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=self.dtype)
-        if self.plan.attention != "native":
-            model.set_attention_backend(ATTENTION[self.plan.attention])
+        use_attention(model, self.plan.attention)
         if self.plan.compile:
-            model.compile_repeated_blocks()
+            self._compiled |= compile_blocks(model)
         return model
 
     def text_encoder(self, cls: Any, folder: Path) -> Any | None:

@@ -180,15 +180,12 @@ class FolderBackbone:
         x, time = z[None].to(self.fit.dtype), self.model_time(sigma.float())[None]
         self.fit.need(expert)
         # Batched texts take twice the activations; it pays where a step is mostly overhead.
-        if len(texts) > 1 and self.fit.batches(tokens) and self.can_batch(texts):
-            batch = len(texts)
-            with self.cache.around(expert, sigma, texts=batch):
-                output = self.forward(expert, x.expand(batch, -1, -1, -1, -1), time.expand(batch, -1), texts)
-            return list(output.float())
-        velocities = []
-        for number, text in enumerate(texts):
+        together = len(texts) > 1 and self.fit.batches(tokens) and self.can_batch(texts)
+        velocities: list[torch.Tensor] = []
+        for number, group in enumerate([texts] if together else [[text] for text in texts]):
+            batch = x.expand(len(group), -1, -1, -1, -1), time.expand(len(group), -1), group
             with self.cache.around(expert, sigma, number, len(texts)):
-                velocities.append(self.forward(expert, x, time, [text])[0].float())
+                velocities += self.fit.compiled(self.experts, lambda: self.forward(expert, *batch)).float()  # noqa: B023
         return velocities
 
     @torch.inference_mode()

@@ -38,6 +38,7 @@ from pusa_app.settings import default_data_dir
 from pusa_app.timeline import Recipe, Sweep, plan_of
 
 PLANS_FILE = "plans.json"
+BY_HAND = "PUSA_PLAN"
 MAX_REMEMBERED = 200  # of one machine
 # After memory ran out the next plan needs so much of what the one before needed, or less.
 STEP_DOWN = 0.8
@@ -76,9 +77,11 @@ def work_for(
     guidance: float | None = None,
     *,
     clip_frames: int = 1,
+    cached: bool = False,
     memory: Memory | None = None,
 ) -> Work:
-    """What a plan is made for; see plan.plan. memory: what was measured here; None knows nothing."""
+    """What a plan is made for; see plan.plan. cached: with First Block Cache. memory: what was measured here; None
+    knows nothing."""
     spec, architecture = architecture_for(model)
     machine = machine or this_machine()
     return work_of(
@@ -90,6 +93,7 @@ def work_for(
         guidance,
         architecture=architecture,
         clip_frames=clip_frames,
+        cached=cached,
         pace=memory.pace(machine) if memory else 1.0,
     )
 
@@ -109,6 +113,25 @@ def plan_for(
     return known.model_copy(update={"reason": f"It worked here before. {known.reason}".strip()})
 
 
+def by_hand(text: str | None = None) -> dict[str, Any]:
+    """Choices for every run, from the variable PUSA_PLAN: "attention=cudnn, compile=on". Raises ModelError."""
+    text = os.environ.get(BY_HAND, "") if text is None else text
+    return dict(choice_of(part.strip()) for part in text.split(",") if part.strip())
+
+
+def choice_of(text: str) -> tuple[str, Any]:
+    """ "offload=group" -> ("offload", "group"); raises ModelError."""
+    name, _, value = text.partition("=")
+    if not value:
+        raise ModelError(f"A choice looks like quantization=nf4, not {text[:40]!r}.")
+    if value.isdecimal():
+        return name, int(value)
+    words: dict[str, Any] = {"on": True, "off": False}
+    if name.endswith("_tile"):
+        words["none"] = None
+    return name, words.get(value, value)
+
+
 def work_of_run(recipe: Recipe | Sweep, card: ModelCard, machine: Machine, memory: Memory | None = None) -> Work:
     """What a plan for a run is made for: the largest of its parts. Raises RecipeError."""
     one = recipe.recipe if isinstance(recipe, Sweep) else recipe
@@ -123,6 +146,7 @@ def work_of_run(recipe: Recipe | Sweep, card: ModelCard, machine: Machine, memor
         one.steps,
         2.0 if one.guided else 1.0,
         clip_frames=max(clips, default=1),
+        cached=one.cache > 0,
         memory=memory,
     )
 
@@ -131,8 +155,8 @@ def plan_of_run(
     work: Work, model_id: str, lean: int = 0, loaded: MemoryPlan | None = None, memory: Memory | None = None
 ) -> MemoryPlan:
     """The plan for a run. lean: how many times memory ran out in it. loaded: the plan that the model is loaded with,
-    which stays when it does as well."""
-    chosen = plan_for(model_id, work, memory)
+    which stays when it does as well. Raises ModelError for a choice by hand that cannot be."""
+    chosen = plan_for(model_id, work, memory, by_hand())
     for _ in range(lean):
         chosen = _step_down(work, chosen)
     if loaded is None or lean:

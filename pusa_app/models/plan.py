@@ -123,7 +123,8 @@ CHOICES = (
 
 @dataclass(frozen=True)
 class Work:
-    """What a plan is for: a model and a clip. clip_frames: of the longest clip among the keyframes, 1 for pictures."""
+    """What a plan is for: a model and a clip. clip_frames: of the longest clip among the keyframes, 1 for pictures.
+    cached: with First Block Cache."""
 
     machine: Machine
     spec: BackboneSpec
@@ -133,6 +134,7 @@ class Work:
     steps: int
     guided: bool
     clip_frames: int = 1
+    cached: bool = False
     pace: float = 1.0  # measured seconds of a step by predicted ones, on this machine
 
     @property
@@ -204,6 +206,7 @@ def work_of(
     *,
     architecture: Architecture | None = None,
     clip_frames: int = 1,
+    cached: bool = False,
     pace: float = 1.0,
 ) -> Work:
     """See `plan`."""
@@ -217,6 +220,7 @@ def work_of(
         steps=steps or spec.steps,
         guided=guidance != 1,
         clip_frames=clip_frames,
+        cached=cached,
         pace=pace,
     )
 
@@ -548,6 +552,8 @@ def _memory(work: Work, choice: Mapping[str, Any]) -> tuple[dict[str, float], fl
 
     # 1. What works in each phase.
     active = model.activations(work.tokens, 2 if choice["batched"] else 1, width)
+    if work.cached:
+        active += model.cache_bytes(work.tokens, 2 if work.guided else 1, 2 if choice["batched"] else 1, width)
     if offload in ("group", "disk"):
         # The block that computes, and with streams the one that comes; the one before may not be gone yet.
         moving = (3 if choice["streams"] else 1) * model.block_bytes(quantization, width)

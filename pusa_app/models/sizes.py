@@ -183,6 +183,11 @@ class Architecture:
             per_token = b * 36.4 * D
         return tokens * per_token * batch + fixed
 
+    def cache_bytes(self, tokens: int, texts: int, batch: int = 1, dtype_bytes: int = 2) -> float:
+        """Bytes that First Block Cache holds: what the blocks added, for each text, and a quarter of it to compare; and
+        in a forward what the first block gave."""
+        return (1.25 * texts + batch) * dtype_bytes * self.width * tokens
+
     def ops(self, tokens: int) -> float:
         """Floating point operations of one forward of one sample: 2 per weight and token, 4 D per pair of tokens."""
         D, N, L = self.width, tokens, self.encoder.tokens

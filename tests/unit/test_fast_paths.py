@@ -14,10 +14,13 @@ from pusa_app.backbones.mochi import MochiBackbone
 from pusa_app.cli import main
 from pusa_app.errors import ModelError, RecipeError, RunCancelled
 from pusa_app.events import Progress
+from pusa_app.models import load_backbone
 from pusa_app.models.plan import MemoryPlan
 from pusa_app.render import render
 from pusa_app.sampling.sampler import CACHE_SPAN
 from pusa_app.timeline import Recipe, ScheduleSpec
+from tests.conftest import WORDS
+from tests.wan import build_tiny_wan
 
 
 def recipe(**changes) -> Recipe:
@@ -219,3 +222,106 @@ class TestCachedRuns:
                 assert fitted.cache.skipped > 0
             # The other one has both texts in one forward.
             assert np.abs(frames.astype(int) - render(one, tiny).frames).max() <= 1
+
+
+def step(backbone, words=("a red ball moves left", "")):
+    z = torch.randn(12, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    texts = [backbone.encode_text(word) for word in words]
+    return torch.stack(backbone.velocity(z, torch.tensor([0.0, 0.3, 0.7, 1.0]), texts))
+
+
+class TestAttention:
+    """Backends for GPUs cannot run here; that they are asked can be seen."""
+
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        """The backends of every attention, in their order; each computes as the native one does."""
+        import diffusers.models.attention_dispatch as library
+        from diffusers.models.transformers import transformer_wan
+
+        import pusa_app.backbones.mochi.transformer as mochi
+
+        real, found = library.dispatch_attention_fn, []
+
+        def dispatch(*args, backend=None, **kwargs):
+            found.append((getattr(backend, "value", backend), kwargs.get("attn_mask") is not None))
+            return real(*args, backend="native", **kwargs)
+
+        for module in (mochi, transformer_wan):
+            monkeypatch.setattr(module, "dispatch_attention_fn", dispatch)
+        monkeypatch.setattr("diffusers.models.attention_dispatch._check_attention_backend_requirements", lambda _: None)
+        yield found
+        library._AttentionBackendRegistry.set_active_backend(library.AttentionBackendName.NATIVE)
+
+    @pytest.mark.parametrize(("kind", "name"), [("native", "native"), ("cudnn", "_native_cudnn"), ("sage", "sage")])
+    def test_the_plan_chooses_for_mochi(self, tiny_mochi, tiny_spec, tiny, asked, kind, name):
+        plan = MemoryPlan(dtype="fp32", attention=kind, batched=True)
+        fitted = MochiBackbone.from_folder(tiny_mochi, tiny_spec, plan=plan)
+        expected = step(tiny)
+        asked.clear()
+        torch.testing.assert_close(step(fitted), expected, atol=1e-5, rtol=1e-5)
+        assert {backend for backend, _ in asked} == {name}
+        # Texts of two lengths in one forward need a mask, which not every backend knows.
+        assert any(masked for _, masked in asked) == (kind != "sage")
+        assert len(asked) == (4 if kind == "sage" else 2)
+
+    def test_the_plan_chooses_for_wan(self, tmp_path, asked):
+        build_tiny_wan(tmp_path / "wan", "wan2.1", WORDS)
+        backbone = load_backbone(str(tmp_path / "wan"), "cpu", plan=MemoryPlan(dtype="fp32", attention="cudnn"))
+        backbone.velocity(torch.randn(16, 2, 4, 4), torch.ones(2), [backbone.encode_text("a red ball")])
+        assert {backend for backend, _ in asked} == {"_native_cudnn"}
+
+    def test_what_one_model_chose_is_not_the_next_one_s(self, tiny_mochi, tiny_spec, asked):
+        MochiBackbone.from_folder(tiny_mochi, tiny_spec, plan=MemoryPlan(dtype="fp32", attention="sage"))
+        fitted = MochiBackbone.from_folder(tiny_mochi, tiny_spec, plan=MemoryPlan(dtype="fp32"))
+        step(fitted)
+        assert {backend for backend, _ in asked} == {"native"}
+
+    @pytest.mark.parametrize("kind", ["flash", "sage"])
+    def test_a_package_that_is_missing_is_one_sentence(self, tiny_mochi, tiny_spec, kind):
+        with pytest.raises(ModelError, match="choose attention=native") as caught:
+            MochiBackbone.from_folder(tiny_mochi, tiny_spec, plan=MemoryPlan(dtype="fp32", attention=kind))
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+class TestCompiledBlocks:
+    @pytest.fixture(autouse=True)
+    def forget(self):
+        yield
+        torch._dynamo.reset()
+
+    def fitted(self, tiny_mochi, tiny_spec, monkeypatch, backend):
+        """As planned with compile=on. The inductor takes minutes, so another backend stands for it."""
+        real = torch.nn.Module.compile
+        monkeypatch.setattr(torch.nn.Module, "compile", lambda module: real(module, backend=backend))
+        return MochiBackbone.from_folder(tiny_mochi, tiny_spec, plan=MemoryPlan(dtype="fp32", compile=True))
+
+    def test_blocks_are_compiled_and_give_the_same(self, tiny_mochi, tiny_spec, tiny, monkeypatch):
+        compiled = []
+
+        def backend(graph, inputs):
+            compiled.append(graph)
+            return graph.forward
+
+        fitted = self.fitted(tiny_mochi, tiny_spec, monkeypatch, backend)
+        torch.testing.assert_close(step(fitted), step(tiny), atol=1e-4, rtol=1e-4)
+        assert compiled
+        one = recipe(timeline=tiny.spec.timeline(19), steps=7, cache=0.3)
+        pixels = [render(one, backbone).frames.astype(int) for backbone in (fitted, tiny)]
+        assert np.abs(pixels[0] - pixels[1]).max() <= 1
+        assert fitted.cache.skipped > 0
+
+    def test_without_a_compiler_it_goes_on_and_says_so(self, tiny_mochi, tiny_spec, tiny, monkeypatch, caplog):
+        def backend(graph, inputs):
+            raise RuntimeError("there is no compiler")
+
+        fitted = self.fitted(tiny_mochi, tiny_spec, monkeypatch, backend)
+        for _ in range(2):
+            torch.testing.assert_close(step(fitted), step(tiny), atol=1e-5, rtol=1e-5)
+        told = [record.getMessage() for record in caplog.records if record.name == "pusa_app.backbones.compiled"]
+        assert len(told) == 1 and "run as they are" in told[0] and "\n" not in told[0]
+
+    def test_other_errors_stay_what_they_are(self, tiny_mochi, tiny_spec, monkeypatch):
+        fitted = self.fitted(tiny_mochi, tiny_spec, monkeypatch, "eager")
+        with pytest.raises(ZeroDivisionError):
+            fitted.fit.compiled(fitted.experts, lambda: 1 / 0)

@@ -12,7 +12,7 @@ from pusa_app.cli import main
 from pusa_app.errors import ModelError
 from pusa_app.models.fitting import Memory, architecture_for, plan_for, plan_of_run, work_for, work_of_run
 from pusa_app.models.machine import imagined
-from pusa_app.models.plan import best, ladder
+from pusa_app.models.plan import best, ladder, predicted
 
 ROOT = Path(__file__).parents[2]
 
@@ -162,3 +162,29 @@ class TestCommands:
         assert capsys.readouterr().out == (ROOT / "docs" / "memory.md").read_text(encoding="utf-8"), (
             "run `python -m pusa_app bench memory --predict --out docs/memory.md`"
         )
+
+
+class TestFaster:
+    def test_choices_by_hand_are_read_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        work = work_for("pusa-v0.5", imagined(24, 64, "RTX 4090"))
+        monkeypatch.setenv("PUSA_PLAN", "attention=cudnn, decode_tile=256")
+        plan = plan_of_run(work, "pusa-v0.5")
+        assert (plan.attention, plan.decode_tile) == ("cudnn", 256)
+        assert "by hand" in plan.reason
+        monkeypatch.setenv("PUSA_PLAN", "attention=flash")
+        with pytest.raises(ModelError, match="pip install flash-attn"):
+            plan_of_run(work, "pusa-v0.5")
+        monkeypatch.setenv("PUSA_PLAN", "fast")
+        with pytest.raises(ModelError, match="A choice looks like"):
+            plan_of_run(work, "pusa-v0.5")
+        monkeypatch.delenv("PUSA_PLAN")
+        assert plan_of_run(work, "pusa-v0.5").attention == "native"
+
+    def test_a_cache_takes_memory(self) -> None:
+        machine = imagined(48, 128, "RTX 6000 Ada")
+        work = work_for("pusa-v0.5", machine, cached=True)
+        plain = plan_for("pusa-v0.5", work_for("pusa-v0.5", machine))
+        cached = predicted(work, plain.choice)
+        tokens, width = work.tokens, 3072
+        assert cached.phases["denoising"] - plain.phases["denoising"] == round((2 * 1.25 + 1) * 2 * width * tokens)
+        assert cached.phases["decoding"] == plain.phases["decoding"]

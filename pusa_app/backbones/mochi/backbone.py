@@ -96,7 +96,7 @@ class MochiBackbone(FolderBackbone):
         return (1 - sigma) * MODEL_TIME
 
     def can_batch(self, texts: Sequence[Text]) -> bool:
-        return True  # with padding and a mask
+        return self.fit.takes_masks or super().can_batch(texts)  # padded
 
 
 def _pad(embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
