@@ -181,7 +181,8 @@ class _Maker:
     def _texts(self) -> tuple[Text, Text]:
         """The prompt and the null text, encoded when a part needs them first: one that is sampled needs none."""
         text = self._backbone.encode_text(self.recipe.prompt)
-        return text, self._backbone.encode_text(self.recipe.negative_prompt) if self.recipe.guided else text
+        two = self.recipe.guided and not self._backbone.spec.distilled
+        return text, self._backbone.encode_text(self.recipe.negative_prompt) if two else text
 
     def frames(self, timeline: Timeline, part: int, parts: _Parts | None) -> Iterator[np.ndarray]:
         """uint8 chunks (n, H, W, 3) of a part; `parts` holds the frames of the earlier ones."""

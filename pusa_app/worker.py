@@ -245,7 +245,8 @@ class Planned:
     ) -> None:
         self.plan, self._card, self._run, self._memory = plan, card, run, memory
         one = getattr(work, "recipe", work)
-        self._prompts = () if one is None else (one.prompt, *((one.negative_prompt,) if one.guided else ()))
+        guided = one is not None and one.guided and not card.spec.distilled
+        self._prompts = () if one is None else (one.prompt, *((one.negative_prompt,) if guided else ()))
         # Steps that were made faster say nothing of the pace of others.
         self._plain = one is None or not one.faster
         self._loras = () if one is None else tuple(lora.model_dump_json() for lora in one.loras)

@@ -30,7 +30,8 @@ class BackboneSpec(BaseModel):
     than the model's own, such as less of it where clips at both ends say more than the words.
     latent_space: normalized for diffusers models; pusa_raw for Pusa V0.5, whose sampler puts raw VAE latents into z.
     integer_time: the model was trained with whole model times (of 1000), as Pusa V1 was. boundary: of a model with two
-    experts, the sigma of the schedule from which on downwards the second one works.
+    experts, the sigma of the schedule from which on downwards the second one works. distilled: the guidance is a number
+    that the transformer reads, so there is one forward a step and no negative prompt.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +53,7 @@ class BackboneSpec(BaseModel):
     latent_space: Literal["normalized", "pusa_raw"] = "normalized"
     integer_time: bool = False
     boundary: float | None = Field(default=None, gt=0, lt=1)
+    distilled: bool = False
     max_text_tokens: int = Field(default=256, ge=1, le=100_000)
     noise: TaskNoise = TaskNoise()
     task_guidance: dict[TaskName, Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]] = {}

@@ -7,21 +7,22 @@ to be had; home.py where it is on this machine. No torch at import.
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from pusa_app.errors import ModelError
-from pusa_app.models.card import BackboneSpec, ModelCard, version_of
+from pusa_app.models.card import ModelCard, version_of
 from pusa_app.models.entry import Entry, entries
 from pusa_app.models.home import CARD_FILE, Home
-from pusa_app.models.infer_wan import WAN_PIPELINES, infer_wan
+from pusa_app.models.infer import PIPELINES
 from pusa_app.settings import default_data_dir
-from pusa_app.timeline import LoraChoice, ScheduleSpec, TaskName
+from pusa_app.timeline import LoraChoice
 
 if TYPE_CHECKING:
     from pusa_app.backbones.base import Backbone
@@ -30,7 +31,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 INDEX_FILE = "model_index.json"
-RUNS = ("mochi", "wan", "skyreels", "fake")  # families that there is a backbone for
+# Family -> where its Backbone is.
+FAMILIES = {
+    "mochi": ("mochi", "MochiBackbone"),
+    "wan": ("wan", "WanBackbone"),
+    "skyreels": ("wan", "SkyReelsBackbone"),
+    "hunyuan": ("hunyuan", "HunyuanBackbone"),
+}
 
 
 def list_cards() -> list[ModelCard]:
@@ -99,7 +106,8 @@ def embeddings_of(card: ModelCard, plan: MemoryPlan) -> Embeddings:
     from pusa_app.backbones.embeddings import Embeddings
 
     assert card.folder is not None
-    marks = [version_of(card.folder / part) for part in ("tokenizer", "text_encoder")]
+    parts = [f"{part}{number}" for part in ("tokenizer", "text_encoder") for number in ("", "_2")]
+    marks = [version_of(card.folder / part) for part in parts if (card.folder / part).is_dir()]
     marks += [plan.dtype, plan.text_quantization, str(card.spec.max_text_tokens), card.spec.family]
     return Embeddings(default_data_dir() / "embeddings", " ".join(marks))
 
@@ -126,18 +134,13 @@ def encode_alone(card: ModelCard, plan: MemoryPlan, prompts: Sequence[str], devi
 
 def runs(family: str) -> bool:
     """Whether this version of the program can open models of a family."""
-    return family in RUNS
+    return family in FAMILIES or family == "fake"
 
 
 def _family(name: str) -> Any:
     """The class that opens folders of a family."""
-    if name in ("wan", "skyreels"):
-        from pusa_app.backbones.wan import SkyReelsBackbone, WanBackbone
-
-        return WanBackbone if name == "wan" else SkyReelsBackbone
-    from pusa_app.backbones.mochi import MochiBackbone
-
-    return MochiBackbone
+    package, backbone = FAMILIES[name]
+    return getattr(importlib.import_module(f"pusa_app.backbones.{package}"), backbone)
 
 
 def _known() -> dict[str, Entry | None]:
@@ -176,40 +179,9 @@ def _infer(folder: Path) -> dict[str, Any]:
     """A card for a folder without one: geometry from the configs, defaults of the published models."""
     index = _read_json(folder / INDEX_FILE)
     kind = index.get("_class_name")
-    if kind not in ("MochiPipeline", *WAN_PIPELINES):
-        raise ModelError(f"{folder} is not a Mochi or Wan model: {INDEX_FILE} says {kind!r}.")
-    transformer, vae = (_read_json(folder / part / "config.json") for part in ("transformer", "vae"))
-    if kind != "MochiPipeline":
-        return infer_wan(folder, index, transformer, vae)
-    temporal, spatial = (vae.get(f"{kind}_expansions") for kind in ("temporal", "spatial"))
-    try:
-        spec = BackboneSpec(
-            family="mochi",
-            temporal_stride=_product(temporal or (1, 2, 3)),
-            spatial_stride=_product(spatial or (2, 2, 2)),
-            patch=transformer.get("patch_size", 2),
-            latent_channels=transformer.get("in_channels", 12),
-            fps=30,
-            width=848,
-            height=480,
-            num_frames=85,
-            max_frames=163,
-            steps=40,
-            guidance=4.5,
-            schedule=ScheduleSpec(kind="linear-quadratic"),
-            max_text_tokens=transformer.get("max_sequence_length", 256),
-        )
-    except (ValidationError, TypeError) as error:
-        raise ModelError(
-            f"The configs in {folder} are not those of a Mochi model ({str(error).split(chr(10))[0]})."
-        ) from None
-    return {
-        "title": folder.name,
-        "summary": "A Mochi model from a folder.",
-        "licence": "see its folder",
-        "spec": spec,
-        "tasks": get_args(TaskName),
-    }
+    if (infer := PIPELINES.get(str(kind))) is None:
+        raise ModelError(f"{folder} is not a Mochi, Wan, LTX-Video or HunyuanVideo model: {INDEX_FILE} says {kind!r}.")
+    return infer(folder, index, *(_read_json(folder / part / "config.json") for part in ("transformer", "vae")))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -229,10 +201,3 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except (OSError, ValueError):  # a name that no file system takes
         return False
-
-
-def _product(values: list[int] | tuple[int, ...]) -> int:
-    product = 1
-    for value in values:
-        product *= value
-    return product

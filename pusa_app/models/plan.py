@@ -218,7 +218,7 @@ def work_of(
         size=size or (spec.width, spec.height),
         num_frames=num_frames or spec.num_frames,
         steps=steps or spec.steps,
-        guided=guidance != 1,
+        guided=guidance != 1 and not spec.distilled,
         clip_frames=clip_frames,
         cached=cached,
         pace=pace,

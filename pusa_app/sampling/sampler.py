@@ -99,7 +99,7 @@ def sample(
     steps = len(S) - 1
     scales = [float(guidance)] * steps if isinstance(guidance, (int, float)) else list(guidance)
     levels = [float(row.max()) for row in S] if sigmas is None else sigmas
-    takes_level = getattr(backbone, "takes_level", False)
+    takes_level, takes_guidance = (getattr(backbone, name, False) for name in ("takes_level", "takes_guidance"))
 
     def per_slot(row: torch.Tensor) -> torch.Tensor:
         return row[:, None, None]
@@ -119,6 +119,8 @@ def sample(
                 start_span()
             # 2. Velocity z0 - eps, with classifier-free guidance.
             scale, more = scales[i], {"level": levels[i]} if takes_level else {}
+            if takes_guidance:
+                scale, more = 1, {**more, "guidance": scale}
             velocities = backbone.velocity(z, S[i], [text] if scale == 1 else [text, null_text], **more)
             v = velocities[0] if scale == 1 else velocities[1] + scale * (velocities[0] - velocities[1])
             # 3. Euler: each slot moves by as much noise as it loses; a clean slot stays what it is.
