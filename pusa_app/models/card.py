@@ -12,6 +12,7 @@ from pusa_app.timeline import (
     MAX_FRAMES,
     MAX_SIDE,
     MAX_STEPS,
+    TASKS,
     FrameGrid,
     Keyframe,
     ScheduleSpec,
@@ -120,6 +121,13 @@ class ModelCard(BaseModel):
     why_not: dict[TaskName, str] = {}
     label: str = ""
     loras: tuple[Lora, ...] = ()
+
+    def refusal(self, task: TaskName) -> str:
+        """Why the model is not offered for a task, in sentences; "" for one that it does."""
+        if task in self.tasks:
+            return ""
+        words = f"{self.title} was not trained for {TASKS[task].title.lower()}."
+        return " ".join(filter(None, (words, self.why_not.get(task, ""))))
 
 
 def version_of(folder: Path) -> str:

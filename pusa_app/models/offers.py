@@ -117,7 +117,8 @@ def verdict(machine: Machine, found: Sequence[Offer]) -> str:
     for one in found:
         if one.lacks == "disk":
             return f"{one.runs}, but there is too little disk. {one.reason}"
-    without = "no GPU that this program can use" if machine.gpu_kind == "cpu" else "too little memory for the models below"
+    no_gpu = machine.gpu_kind == "cpu"
+    without = "no GPU that this program can use" if no_gpu else "too little memory for the models below"
     words = f"This machine has {without}. The built-in model mini runs here and makes small clips of shapes in seconds."
     return " ".join(filter(None, (words, _would_do(machine))))
 

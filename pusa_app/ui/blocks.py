@@ -68,19 +68,20 @@ def build(studio: Studio) -> gr.Blocks:
         library.build_drop()
         with gr.Tabs(elem_id="pages") as pages:
             with gr.Tab("Create", elem_id="page-create", id="create"):
+                models.build_guide()
                 create = _Create(studio)
             with gr.Tab(strings.QUEUE_TITLE, elem_id="page-queue", id="queue"):
                 queue = Queue()
                 queue.build()
             with gr.Tab(strings.LIBRARY_TITLE, elem_id="page-library", id="library"):
                 library.build()
-            with gr.Tab("Models", elem_id="page-models"):
+            with gr.Tab("Models", elem_id="page-models", id="models"):
                 models.build()
             with gr.Tab("Help", elem_id="page-help"):
                 gr.Markdown(strings.HELP)
         create.wire(page, pages, queue)
         library.wire(create.owner, create.form, pages)
-        models.wire(page, create.form.model)
+        models.wire(page, pages, create.form)
         api.add(studio)
     # Polling must not queue behind other polls; runs are limited by the worker and not by the page.
     page.queue(max_size=200, default_concurrency_limit=8)

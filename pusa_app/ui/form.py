@@ -54,11 +54,7 @@ class Form:
         self.task = gr.State(next(iter(TASKS)))
         empty = Basis.of(self.task.value, frames=self._first.spec.num_frames, model=self._first.id)
         self.followed = gr.State(empty)  # what the timeline in the editor follows from
-        self._offered = [name for name in TASKS if name in self._first.tasks]
-        self.tabs = Drawn(self._tabs_value(self.task.value), script=HERE / "tasks.js", elem_id="tasks")
-
-    def _tabs_value(self, task: str) -> dict[str, Any]:
-        return {"task": task, "tasks": [{"name": name, "title": TASKS[name].title} for name in self._offered]}
+        self.tabs = Drawn(_tabs_value(self.task.value, self._first), script=HERE / "tasks.js", elem_id="tasks")
 
     def build(self) -> None:
         card = self._first
@@ -74,7 +70,7 @@ class Form:
             max_length=MAX_PROMPT,
             elem_id="prompt",
         )
-        self.gallery = make_gallery(self.task.value, self._offered)
+        self.gallery = make_gallery(self.task.value, list(self._first.tasks))
         self._build_length(card)
         self._build_advanced(card)
         self.sweep = SweepFields()
@@ -159,7 +155,7 @@ class Form:
                 [(c.title, c.id) for c in self._cards.values()],
                 value=card.id,
                 label=strings.MODEL,
-                info=card.summary,
+                info=_about(card),
                 interactive=len(self._cards) > 1,
                 filterable=False,
             )
@@ -186,8 +182,11 @@ class Form:
         options = [self.options_group, self.style, self.direction, *gap, self.more, self.closing, self.result]
         return [self.task, self.tabs, self.help, *groups, *options, self.color_match, self.gallery]
 
-    def shape_of(self, name: str, gap: tuple[float | None, float | None] = (None, None)) -> list[Any]:
-        """Updates for `shape`. gap: what its fields hold, since Gradio makes 0 of nothing when it first shows them."""
+    def shape_of(
+        self, name: str, card: ModelCard, gap: tuple[float | None, float | None] = (None, None), notice: str = ""
+    ) -> list[Any]:
+        """Updates for `shape`. gap: what its fields hold, since Gradio makes 0 of nothing when it first shows them.
+        notice: why it is this task."""
         task = get_task(name)
         asks = {ask.name: ask for ask in task.asks}
         groups: list[Any] = []
@@ -198,7 +197,7 @@ class Form:
         has = {option: option in task.options for option in Options.model_fields}
         return [
             name,
-            self._tabs_value(name),
+            _tabs_value(name, card, notice),
             _help_of(name),
             *groups,
             gr.update(visible=bool(task.options)),
@@ -210,7 +209,7 @@ class Form:
             gr.update(visible=has["closing"]),
             gr.update(visible=has["result"]),
             task.color_match,
-            gr.update(task=name),
+            gr.update(task=name, tasks=list(card.tasks)),
         ]
 
     # --- wiring ------------------------------------------------------------------------------------------------------
@@ -221,14 +220,13 @@ class Form:
         # One event follows whatever changes: of several, an earlier one could come back later than the last.
         asked = gr.State(0)
         ask: dict[str, Any] = {"fn": lambda: next(COUNT), "outputs": asked, **QUIET}
+        self.news = ask  # what comes after an event elsewhere that changed a choice
         choice = [self.task, self.model, self.guidance, self.gap_first, self.gap_last]
         self.tabs.select(self._choose_task, choice, [self.guidance, *self.shape], **QUIET).then(**ask)
         for field in self.fields.values():
             field.file.upload(field.look, field.file, [field.file, field.note], **QUIET).then(**ask)
             field.file.clear(no_note, None, field.note, **QUIET).then(**ask)
-        self.model.input(
-            self._model_changed, [self.model, self.task], [self.model, self.length, self.steps, self.guidance], **QUIET
-        ).then(**ask)
+        self.model.input(self.with_model, self.with_model_inputs, self.with_model_outputs, **QUIET).then(**ask)
         options = [self.style, self.direction, self.gap_first, self.gap_last, self.more, self.closing, self.result]
         gr.on(
             # An option that a recipe fills in is no news: it brings its own timeline.
@@ -242,7 +240,7 @@ class Form:
 
     def gallery_of(self, folder: Path) -> dict[str, Any]:
         """The gallery's value with the presets of a user's folder."""
-        return gallery_value(self._offered, folder)
+        return gallery_value(folder)
 
     def _choose_task(
         self,
@@ -253,12 +251,14 @@ class Form:
         gap_last: float | None,
         event: gr.EventData,
     ) -> list[Any]:
-        if event.task not in self._offered:
-            raise gr.Error(strings.NO_TASK, print_exception=False)
-        spec = card_of(model).spec
+        card = card_of(model)
+        if event.task not in card.tasks:
+            words = card.refusal(event.task) if event.task in TASKS else strings.NO_TASK
+            raise gr.Error(words, print_exception=False)
+        spec = card.spec
         # What the user chose stays; the advice for one task gives way to the advice for the next.
         own = spec.guidance_for(event.task) if guidance == spec.guidance_for(before) else gr.skip()  # type: ignore[arg-type]
-        return [own, *self.shape_of(event.task, (gap_first, gap_last))]
+        return [own, *self.shape_of(event.task, card, (gap_first, gap_last))]
 
     def _follow(self, before: Basis, *values: Any) -> list[Any]:
         """Something was chosen or edited: the timeline that follows from it, and what is to be said."""
@@ -337,15 +337,26 @@ class Form:
         look = {"target": where, "at": next(COUNT)}
         return [look, *self._say(choices, timeline, found)]
 
-    def _model_changed(self, model: str, task: str) -> list[Any]:
+    @property
+    def with_model_inputs(self) -> list[Any]:
+        return [self.model, self.task, self.gap_first, self.gap_last]
+
+    @property
+    def with_model_outputs(self) -> list[Any]:
+        return [self.model, self.length, self.steps, self.guidance, *self.shape]
+
+    def with_model(self, model: str, task: str, gap_first: float | None, gap_last: float | None) -> list[Any]:
+        """Updates for `with_model_outputs`: another model, with its own defaults, and with the task if it does that."""
         card = card_of(model)
-        spec = card.spec
-        return [
-            gr.update(info=card.summary),
-            _length_of(card, spec.num_frames),
-            spec.steps,
-            spec.guidance_for(get_task(task).name),
-        ]
+        spec, name = card.spec, get_task(task).name
+        if name in card.tasks:
+            shape = {self.tabs: _tabs_value(name, card), self.gallery: gr.update(tasks=list(card.tasks))}
+            shaped = [shape.get(part, gr.skip()) for part in self.shape]
+        else:
+            why, name = card.refusal(name), card.tasks[0]
+            shaped = self.shape_of(name, card, (gap_first, gap_last), why)
+        own = [_length_of(card, spec.num_frames), spec.steps, spec.guidance_for(name)]
+        return [gr.update(value=model, info=_about(card)), *own, *shaped]
 
     # --- recipes into the form ---------------------------------------------------------------------------------------
 
@@ -382,7 +393,7 @@ class Form:
 
     def everything_of(self, recipe: Recipe, notice: str = "") -> list[Any]:
         """Updates for `everything`; otherwise as `fill`."""
-        return [*self.shape_of(recipe.task), *self.fill(recipe, notice)]
+        return [*self.shape_of(recipe.task, card_of(recipe.model)), *self.fill(recipe, notice)]
 
     def fill(self, recipe: Recipe, notice: str = "") -> list[Any]:
         """Updates for `filled`. Files are copied to where the page may show them; that one is gone is told.
@@ -416,7 +427,7 @@ class Form:
             recipe.steps,
             recipe.guidance,
             recipe.color_match,
-            gr.update(value=recipe.model, info=choices.card.summary),
+            gr.update(value=recipe.model, info=_about(choices.card)),
             choices.basis,
         ]
 
@@ -478,6 +489,17 @@ def _published(recipe: Recipe) -> tuple[Recipe, str]:
     copy: Callable[[str], str] = lambda path: names.setdefault(path, publish(Path(path)))  # noqa: E731 - two words
     published = recipe.model_copy(update={"timeline": kept}).with_paths(copy)
     return published, "" if not gone else f"{gone} keyframe(s) of this recipe are gone: their files are not there."
+
+
+def _tabs_value(task: str, card: ModelCard, notice: str = "") -> dict[str, Any]:
+    """The tasks as tabs; `why` of one that the model does not do. notice: what is said of the choice."""
+    tasks = [{"name": name, "title": one.title, "why": card.refusal(name)} for name, one in TASKS.items()]
+    return {"task": task, "tasks": tasks, "notice": notice}
+
+
+def _about(card: ModelCard) -> str:
+    """A line on a model, under its choice."""
+    return f"{card.summary} ({card.label}.)" if card.label else card.summary
 
 
 def _help_of(task: str) -> str:

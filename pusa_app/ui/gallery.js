@@ -17,7 +17,7 @@ const button = (name, parent, text, act) => {
 };
 
 function draw() {
-  const list = props.value?.presets || [];
+  const list = (props.value?.presets || []).filter(preset => !props.tasks || props.tasks.includes(preset.task));
   const focused = root.contains(document.activeElement) ? document.activeElement.dataset.key : null;
   root.replaceChildren();
   const row = make('div', 'gallery-row', root);
@@ -74,5 +74,5 @@ function field(parent, label, most) {
   input.setAttribute('aria-label', label);
   return input;
 }
-watch(['value', 'task'], draw);
+watch(['value', 'task', 'tasks'], draw);
 draw();

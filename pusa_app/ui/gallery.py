@@ -17,16 +17,17 @@ SCRIPT = Path(__file__).with_name("gallery.js")
 
 def make_gallery(task: str, tasks: list[str]) -> Drawn:
     """Events: select ({name}: try its example), apply ({name}: use it with what is in the form), delete ({name}),
-    submit ({title, when}: save the form as a preset). Props: task."""
-    return Drawn(gallery_value(tasks, None), script=SCRIPT, elem_id="gallery", task=task, strings=strings.GALLERY)
+    submit ({title, when}: save the form as a preset). Props: task, and tasks, those that the model does."""
+    more: dict[str, Any] = {"task": task, "tasks": tasks, "strings": strings.GALLERY}
+    return Drawn(gallery_value(None), script=SCRIPT, elem_id="gallery", **more)
 
 
-def gallery_value(tasks: list[str], folder: Path | None) -> dict[str, Any]:
-    """The presets for the tasks that are offered: built in, and those of a user's folder."""
+def gallery_value(folder: Path | None) -> dict[str, Any]:
+    """The presets: built in, and those of a user's folder."""
     own = own_presets(folder) if folder is not None else None
     shown = [(preset, False) for preset in presets()] + [(preset, True) for preset in (own.presets if own else ())]
     return {
-        "presets": [_shown(preset, mine) for preset, mine in shown if preset.task in tasks],
+        "presets": [_shown(preset, mine) for preset, mine in shown],
         "problems": list(own.problems) if own else [],
     }
 

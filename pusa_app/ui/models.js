@@ -35,8 +35,11 @@ const away = (name, parent) => {
 // --- the frame ------------------------------------------------------------------------------------------------------
 
 const intro = make('p', 'lead', root, WORDS.intro);
+const machine = make('p', 'm-disk', root);
 const disk = make('p', 'm-disk', root);
 const host = make('p', 'm-host', root, WORDS.host_only);
+const verdict = make('p', 'm-verdict', root);
+const begin = button('q-primary m-begin', root, '', () => act('download', props.value?.guide?.first));
 const list = make('ul', 'm-list', root);
 list.setAttribute('aria-label', WORDS.title);
 
@@ -93,10 +96,12 @@ function row(id) {
   const summary = make('p', 'm-summary', node);
   const facts = make('p', 'm-facts', node);
   const words = make('span', '', facts), licence = away('m-licence', facts), page = away('m-page', facts);
+  const runs = make('p', 'm-runs', node);
   const more = make('details', 'm-more', node);
   const does = make('summary', 'm-does', more);
   const trained = make('p', 'm-trained', more);
   const reasons = make('ul', 'm-reasons', more);
+  const how = make('p', 'm-trained', more);
   const where = make('p', 'm-where', node);
   const progress = make('div', 'm-progress', node);
   const bar = make('div', 'q-bar m-bar', progress);
@@ -113,7 +118,7 @@ function row(id) {
   const sure = button('m-sure', question, '', () => { answered = props.value?.asked?.at; act('remove', id); draw(); });
   const keep = button('m-keep', question, WORDS.keep, () => { answered = props.value?.asked?.at; draw(); acts.querySelector('button')?.focus(); });
   const r = {
-    node, title, notes, chip, summary, words, licence, page, facts, more, does, trained, reasons, where, progress, bar, fill,
+    node, title, notes, chip, summary, words, licence, page, facts, runs, more, does, trained, reasons, how, where, progress, bar, fill,
     figures, message, acts, question, asked, sure, keep, buttons: new Map(), told: '', open: false,
   };
   rows.set(id, r);
@@ -137,6 +142,10 @@ function fillRow(r, model, value) {
   show(r.page, model.page);
   write(r.does, model.does ? `${WORDS.does} ${model.does}` : WORDS.about);
   show(r.more, model.does || model.trained);
+  write(r.runs, model.runs);
+  show(r.runs, model.runs);
+  write(r.how, model.how);
+  show(r.how, model.how);
   write(r.trained, model.trained ? `${WORDS.trained} ${model.trained}` : '');
   show(r.trained, model.trained);
   const reasons = (model.not || []).map(one => `${one.tasks}: ${one.reason}`);
@@ -179,6 +188,15 @@ function fillRow(r, model, value) {
 function draw() {
   const value = props.value || {};
   const models = value.models || [];
+  write(machine, value.guide?.machine);
+  show(machine, value.guide);
+  write(verdict, value.guide?.verdict);
+  show(verdict, value.guide?.verdict);
+  const first = models.find(model => model.id === value.guide?.first);
+  const get = (first?.can || []).find(([verb]) => verb === 'download');
+  write(begin, get?.[1]);
+  if (get) mark(begin, 'aria-label', `${get[1]}: ${first.title}`);
+  show(begin, get);
   write(disk, value.disk);
   show(disk, value.disk);
   show(host, value.models && !value.may);

@@ -23,8 +23,9 @@ from pusa_app.models.weights.token import drop_token, has_token, save_token
 from pusa_app.pace import clock
 from pusa_app.studio import Studio, cards
 from pusa_app.timeline import TASKS
-from pusa_app.ui import strings
+from pusa_app.ui import guide, strings
 from pusa_app.ui.drawn import Drawn
+from pusa_app.ui.form import Form
 from pusa_app.ui.visitors import is_local, told_to_user
 
 HERE = Path(__file__).parent
@@ -46,21 +47,29 @@ class ModelsView(Drawn):
 
 
 class Models:
-    """The page Models, in the tab that is open."""
+    """The page Models, in the tab that is open, and the guide to it on Create."""
 
     def __init__(self, studio: Studio) -> None:
         self._settings = studio.settings
         self._home = Home(studio.settings.data_dir)
         self._downloads = Downloads(self._home)
+        self._advisor = guide.Advisor(self._home)
+
+    def build_guide(self) -> None:
+        self.guide = guide.make_guide()
 
     def build(self) -> None:
         self.view = ModelsView({}, script=HERE / "models.js", elem_id="models", words=strings.MODELS)
 
-    def wire(self, page: gr.Blocks, model: gr.Dropdown) -> None:
-        """model: the form's choice of a model, which knows what is here too."""
-        out = [self.view, model]
+    def wire(self, page: gr.Blocks, pages: gr.Tabs, form: Form) -> None:
+        """The form's choice of a model knows what is here too."""
+        out = [self.view, self.guide, form.model]
+        self._form = form
         page.load(self._arrive, None, out, **QUIET)
-        self.view.tick(self._arrive, None, out, **POLLING)
+        for view in (self.view, self.guide):
+            view.tick(self._arrive, None, out, **POLLING)
+        chosen = [self.view, self.guide, pages, *form.with_model_outputs]
+        self.guide.act(self._guide, form.with_model_inputs, chosen, **QUIET).then(**form.news)
         self.view.act(self._act, None, out, **QUIET)
         self.view.add(self._add, None, out, **QUIET)
         self.view.token(self._token, None, out, **QUIET)
@@ -84,6 +93,21 @@ class Models:
                 self._downloads.forget(model_id)
                 gr.Info(_removed(remove(self._home, model_id)), duration=5)
         return self._all(request)
+
+    def _guide(self, request: gr.Request, event: gr.EventData, _: str, *form: Any) -> list[Any]:
+        """A button of the guide: whoever gets a model sees how far it is where models are. form: what it holds."""
+        verb, model_id, there = str(event.verb), str(event.id)[:MOST], gr.update(selected="models")
+        unchanged = [gr.skip() for _ in self._form.with_model_outputs]
+        if verb == "models":
+            return [gr.skip(), gr.skip(), there, *unchanged]
+        if verb == "use":
+            with told_to_user():
+                chosen = self._form.with_model(model_id, *form)
+            self._downloads.forget(model_id)
+            view, card, model = self._all(request)
+            return [view, card, gr.skip(), model | chosen[0], *chosen[1:]]
+        view, card, model = self._act(request, event)
+        return [view, card, there if verb == "download" else gr.skip(), model, *unchanged[1:]]
 
     def _add(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         path, model_id = str(event.place).strip().strip("\"'")[:MOST], str(event.id).strip()[:MOST]
@@ -118,20 +142,30 @@ class Models:
             raise ModelError(strings.MODELS_HOST_ONLY)
 
     def _all(self, request: gr.Request, asked: str = "") -> list[Any]:
-        """Updates for the page, and for the form's choice of a model."""
+        """Updates for the page, for the guide and for the form's choice of a model."""
         may = self._may(request)
-        value = models_value(self._home, self._downloads, may, asked if may else "")
+        found = states(self._home)
+        value = models_value(self._home, self._downloads, may, asked if may else "", found)
+        card = {"show": False}
+        if may:
+            advice = self._advisor.ask(found)
+            card = guide.card_value(advice, found, value["models"], self._downloads, may)
+            value["guide"] = guide.page_value(advice, found)
+            value["models"] = [row | guide.row_words(advice, row["id"]) for row in value["models"]]
         here = [(card.title, card.id) for card in cards()]
-        return [value, gr.update(choices=here, interactive=len(here) > 1)]
+        return [value, card, gr.update(choices=here, interactive=len(here) > 1)]
 
 
-def models_value(home: Home, downloads: Downloads, may: bool, asked: str = "") -> dict[str, Any]:
-    """What the page shows. may: whoever looks may change things. asked: the model whose removal is asked about.
+def models_value(
+    home: Home, downloads: Downloads, may: bool, asked: str = "", found: list[State] | None = None
+) -> dict[str, Any]:
+    """What the page shows. may: whoever looks may change things. asked: the model whose removal is asked about. found:
+    what is here, where that is known already.
 
     models: rows, in the order of the catalogue; active: whether anything changes by itself; asked: {id, words, sure
     (what its button says), at (a number that is new)}.
     """
-    found = states(home)
+    found = states(home) if found is None else found
     rows = [_row(state, downloads.get(state.id), may) for state in found]
     value: dict[str, Any] = {"models": rows, "may": may, "active": bool(downloads.running), "asked": {}}
     if may:

@@ -21,6 +21,8 @@ NEW_NOISE = 0.0
 def continued(recipe: Recipe, task: str, video: Path, card: ModelCard) -> Recipe:
     """A recipe for `task` whose clip is the result of another. Raises RecipeError or MediaError."""
     spec, name = card.spec, get_task(task).name
+    if why := card.refusal(name):
+        raise RecipeError(why)
     blank = spec.timeline(spec.num_frames)
     timeline = get_task(task).timeline(blank, {"clip": given_clip(video, spec.fps)}, Options(), spec.noise)
     return new_recipe(

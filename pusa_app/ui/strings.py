@@ -221,6 +221,21 @@ MODELS = {
     "token_keep": "Keep",
     "token_drop": "Forget it",
 }
+GUIDE = {
+    "title": "Make real videos",
+    "open": "See what runs here",
+    "later": "Not now",
+    "others": "Other models",
+    "licence": "Licence:",
+    "busy": "{title} is on its way",
+    "stopped": "{title} is not here yet",
+    "ready": "{title} is here",
+    "use": "Use it",
+    "models": "See it on the page Models",
+}
+GUIDE_INTRO = "Only mini is here, which draws moving shapes. This machine can run more: {machine}."
+GUIDE_MACHINE = "This machine: {machine}."
+GUIDE_NOT_HERE = "Not on this machine: {reason}"
 MODELS_STATES = {"here": "ready", "busy": "downloading", "partial": "partly here", "missing": "not here"}
 MODELS_VERBS = {
     "download": "Download {size}",

@@ -2,11 +2,18 @@
 const bar = element.querySelector('.tasks');
 bar.setAttribute('role', 'tablist');
 bar.setAttribute('aria-label', props.label || '');
+const why = document.createElement('p');
+why.className = 'task-why';
+why.setAttribute('role', 'status');
+element.append(why);
 let tabs = [];
+const say = text => { why.textContent = text || ''; why.hidden = !text; };
 
 function choose(name) {
-  if (name === props.value.task) return;
-  props.value = { ...props.value, task: name };
+  const reason = props.value.tasks.find(task => task.name === name)?.why;
+  say(reason);
+  if (reason || name === props.value.task) return;
+  props.value = { ...props.value, task: name, notice: '' };
   draw();
   trigger('select', { task: name });
 }
@@ -31,6 +38,9 @@ function draw() {
     const chosen = tab.dataset.task === task;
     tab.setAttribute('aria-selected', chosen);
     tab.tabIndex = chosen ? 0 : -1;
+    const reason = tasks.find(one => one.name === tab.dataset.task).why;
+    tab.setAttribute('aria-disabled', !!reason);
+    tab.title = reason || '';
   }
 }
 
@@ -43,5 +53,6 @@ bar.addEventListener('keydown', event => {
   next.focus();
   choose(next.dataset.task);
 });
-watch('value', draw);
+watch('value', () => { draw(); say(props.value.notice); });
 draw();
+say(props.value.notice);

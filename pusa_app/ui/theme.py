@@ -9,7 +9,8 @@ from gradio.themes import Base
 from gradio.themes.utils import colors, sizes
 from gradio.themes.utils.fonts import LocalFont
 
-STYLES = [Path(__file__).with_name(name) for name in ("style.css", "queue.css", "library.css", "models.css")]
+SHEETS = ("style", "queue", "library", "models", "guide")
+STYLES = [Path(__file__).with_name(f"{name}.css") for name in SHEETS]
 
 TEAL = colors.Color(
     name="pusa-teal",
