@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -382,33 +383,42 @@ class Studio:
 
     def ahead(self, job: Job) -> int:
         """How many jobs come before a waiting one."""
-        return len(self._before(job)) if job.state == "queued" else 0
-
-    def _before(self, job: Job) -> list[Job]:
-        waiting = [other for other in self._store.jobs(state="queued") if other.position < job.position]
-        return [*self._store.jobs(state="running"), *waiting]
+        if job.state != "queued":
+            return 0
+        waiting = sum(other.position < job.position for other in self._store.jobs(state="queued"))
+        return len(self._store.jobs(state="running")) + waiting
 
     def expected(self, job: Job) -> float | None:
         """Seconds until a job is done, from the times that steps took before; None where nothing is known."""
-        if job.ended:
-            return None
-        alone = self._alone(job)
-        if alone is None or job.state == "running":
-            return alone
-        before = [self._alone(other) for other in self._before(job)]
-        known = [seconds for seconds in before if seconds is not None]
-        return None if len(known) < len(before) else alone + sum(known) / max(1, self._runner.at_once)
+        return self.expectations().get(job.id)
 
-    def _alone(self, job: Job) -> float | None:
-        """Seconds that the job itself needs from now on."""
+    def expectations(self) -> dict[str, float | None]:
+        """`expected` of every job that runs or waits, by its id, in one pass: pages ask for all of them often."""
+        paces: dict[str, float | None] = {}
+        before: float | None = 0.0
+        expected = {}
+        running = self._store.jobs(state="running")
+        for job in [*running, *self._store.jobs(state="queued")]:
+            alone = self._alone(job, paces)
+            ahead = None if before is None else before / max(1, self._runner.at_once)
+            if job.state == "running":
+                expected[job.id] = alone
+            else:
+                expected[job.id] = None if alone is None or ahead is None else alone + ahead
+            before = None if alone is None or before is None else before + alone
+        return expected
+
+    def _alone(self, job: Job, paces: dict[str, float | None]) -> float | None:
+        """Seconds that the job itself needs from now on. paces: what the store said already, by kind."""
         if job.state == "running" and (left := self.progress(job.id)[1]) is not None:
             return left
         total = 0.0
-        for recipe in self._recipes(job):
-            pace = self._store.pace(_kind(recipe))
-            if pace is None:
+        for kind, steps in _steps(job.recipe):
+            if kind not in paces:
+                paces[kind] = self._store.pace(kind)
+            if (pace := paces[kind]) is None:
                 return None
-            total += pace * recipe.steps * len(plan_of(recipe).parts)
+            total += pace * steps
         gone = time.time() - job.started if job.state == "running" and job.started else 0.0
         return max(0.0, total - gone)
 
@@ -444,19 +454,19 @@ class Studio:
 
     def recipe(self, job: Job) -> Recipe:
         """What a job makes; of a sweep, the recipe that it varies."""
-        sweep = self.sweep(job)
-        return Recipe.from_json(job.recipe) if sweep is None else sweep.recipe
+        work = work_of(job.recipe)
+        return work.recipe if isinstance(work, Sweep) else work
 
     def sweep(self, job: Job) -> Sweep | None:
         """The sweep of a job that is one."""
-        return Sweep.from_json(job.recipe) if is_sweep(job.recipe) else None
+        work = work_of(job.recipe)
+        return work if isinstance(work, Sweep) else None
 
     def _work(self, job: Job) -> Recipe | Sweep:
-        return self.sweep(job) or self.recipe(job)
+        return work_of(job.recipe)
 
     def _recipes(self, job: Job) -> list[Recipe]:
-        sweep = self.sweep(job)
-        return [self.recipe(job)] if sweep is None else [cell.recipe for cell in sweep.cells()]
+        return _recipes(work_of(job.recipe))
 
     def cells(self, job: Job) -> list[CellResult]:
         """The cells of a sweep, row by row, as far as they are made, in whatever state the job is; else none."""
@@ -712,6 +722,22 @@ def _locked(settings: Settings) -> FileLock:
     except OSError as error:
         raise StoreError(f"The data folder {settings.data_dir} cannot be written: {error.strerror or error}.") from None
     return lock
+
+
+@lru_cache(maxsize=512)
+def work_of(recipe: str) -> Recipe | Sweep:
+    """What a job makes, from its JSON: read once, however often it is asked for. Raises RecipeError."""
+    return Sweep.from_json(recipe) if is_sweep(recipe) else Recipe.from_json(recipe)
+
+
+def _recipes(work: Recipe | Sweep) -> list[Recipe]:
+    return [cell.recipe for cell in work.cells()] if isinstance(work, Sweep) else [work]
+
+
+@lru_cache(maxsize=1024)
+def _steps(recipe: str) -> tuple[tuple[str, int], ...]:
+    """How many steps a job takes of which kind, from its JSON."""
+    return tuple((_kind(one), one.steps * len(plan_of(one).parts)) for one in _recipes(work_of(recipe)))
 
 
 def _kind(recipe: Recipe) -> str:

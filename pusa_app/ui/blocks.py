@@ -97,9 +97,10 @@ class _Create:
         self.owner = gr.BrowserState("", storage_key="pusa-owner", secret=studio.secret())
         self.job = gr.State("")
         self.cell = gr.State(WHOLE)
-        self.shown = gr.State(("", False))  # the job that is seen, and whether it is seen as ended
-        self.sent = gr.State({})  # what the page was told last, so that it is told again only when there is news
-        # Of its own, since an answer of the clock that comes late brings an older `sent` with it.
+        # The page itself holds what it shows and was told: answers may cross on the way or be lost, and what the
+        # program believed to be there would never be sent again.
+        self.shown = Drawn([], script=(), elem_id="shown")  # job, whether it is seen as ended, cell
+        self.told = Drawn({}, script=HERE / "told.js", elem_id="told")  # marks of what was sent, see `_news`
         self.added = gr.State([])  # ids of what was queued last
         self.editing = gr.State("")  # the waiting job that the form holds
         self.live = Drawn({}, script=HERE / "live.js", elem_id="live", words=strings.LIVE)
@@ -150,7 +151,7 @@ class _Create:
     def wire(self, page: gr.Blocks, pages: gr.Tabs, queue: Queue) -> None:
         form = self.form
         form.wire()
-        self.news = [queue.list, queue.banner, self.banner, self.line, self.live, self.sent]
+        self.news = [queue.list, queue.banner, self.banner, self.line, self.live, self.told]
         self.edit_view = [self.editing, self.edited, self.edited_words, form.generate, form.count, form.embed]
         asked = [self.owner, self.job, self.editing, form.random, form.count, form.embed]
         run: dict[str, Any] = {
@@ -176,7 +177,7 @@ class _Create:
         taken = {"inputs": [self.owner, self.job, self.cell, *form.inputs], "outputs": editor, **QUIET}
         editor.take(self._take_frame, **taken)
         editor.library_pick(self._take_clip, **taken)
-        known = [self.owner, self.job, self.shown, self.sent, self.added]
+        known = [self.owner, self.job, self.cell, self.shown, self.told, self.added]
         self.live.tick(self._poll, known, [*self.view, *self.news], **POLLING)
         self.cancel.click(self._cancel, [self.owner, self.job], [*self.view, *self.news], **QUIET)
         self._wire_queue(pages, queue)
@@ -324,34 +325,39 @@ class _Create:
         self,
         mark: str,
         job_id: str,
-        shown: tuple[str, bool],
-        sent: dict[str, Any],
+        cell: int,
+        shown: Any,
+        told: Any,
         added: list[str],
         request: gr.Request,
     ) -> list[Any]:
         """What changed since the page was told last, and nothing else."""
         owner = self._owner(mark, request)
         try:
-            return self._changes(job_id, shown, sent, added, owner)
+            return self._changes(job_id, cell, shown, told if isinstance(told, dict) else {}, added, owner)
         except UserError:
             # The disk may refuse for a moment. Whoever presses something is told; the clock asks again.
             return [gr.skip() for _ in [*self.view, *self.news]]
 
     def _changes(
-        self, job_id: str, shown: tuple[str, bool], sent: dict[str, Any], added: list[str], owner: str
+        self, job_id: str, cell: int, shown: Any, told: dict[str, Any], added: list[str], owner: str
     ) -> list[Any]:
         job = self._studio.job(job_id, owner)
         if job is None:
             # Nothing is seen here yet: then what another page, or the command line, asked for is.
-            job = next((one for one in self._studio.queue(owner) if one.state == "running"), None)
-        if job is not None and tuple(shown) != (job.id, job.ended):
-            return [*self._show(job, owner), *self._news(owner, sent, added)]
+            job, cell = next((one for one in self._studio.queue(owner) if one.state == "running"), None), WHOLE
+        if job is not None and shown != [job.id, job.ended, cell]:
+            view = self._show(job, owner, cell)
+            # What is seen is chosen by who presses something; an answer of the clock may come after that.
+            view[:2] = [gr.skip() if job.id == job_id else job.id, gr.skip() if view[1] == cell else view[1]]
+            return [*view, *self._news(owner, told, added)]
         updates = {part: gr.skip() for part in self.view}
-        news = self._news(owner, sent, added)
+        news = self._news(owner, told, added)
         told = news[-1]
         going = {} if job is None or job.ended else stage_value(self._studio, job)
-        if going and told.get("stage") != (mark_of := _mark(going)):
-            same = told.get("look") == (look := _mark(going.get("picture")))
+        if job is not None and going and told.get("stage") != (mark_of := _mark([job.id, going])):
+            # Two runs may look the same, and the stage forgets the picture of the first when the second comes.
+            same = told.get("look") == (look := _mark([job.id, going.get("picture")]))
             updates[self.stage] = {**going, "picture": None, "same": True} if same else going
             told["stage"], told["look"] = mark_of, look
             live = {name: going[name] for name in ("noise", "of") if name in going}
@@ -531,6 +537,7 @@ class _Create:
         """Updates for `view`: one job, or a cell of it, on the stage or in the player, all of the owner's below."""
         video = None if job is None else self._studio.result(job)
         cells = self._studio.cells(job) if job is not None and video is not None else []
+        cell = cell if 0 <= cell < len(cells) else WHOLE
         if video is not None and cell != WHOLE:
             video = cells[cell].path
         going = job is not None and not job.ended
@@ -539,7 +546,7 @@ class _Create:
         return [
             "" if job is None else job.id,
             cell,
-            ("" if job is None else job.id, not going),
+            ["" if job is None else job.id, not going, cell],
             gr.update(
                 value=idle() if job is None or video is not None else stage_value(self._studio, job),
                 visible=video is None,
@@ -561,13 +568,19 @@ class _Create:
         live = {name: runs[name] for name in ("noise", "of") if name in runs}
         return [gr.update(visible=bool(history)), history, gr.update(library=clips, live=live)]
 
-    def _news(self, owner: str, sent: dict[str, Any] | None = None, added: Sequence[str] = ()) -> list[Any]:
-        """Updates for `news`: what differs from what was `sent`, or all. `added`: ids of what was queued last."""
-        studio, told = self._studio, dict(sent or {})
+    def _news(self, owner: str, before: dict[str, Any] | None = None, added: Sequence[str] = ()) -> list[Any]:
+        """Updates for `news`: what differs from what was told `before`, or all. added: ids of what was queued last.
+
+        What is told now comes last: marks of the parts, `at`, its name, and `base`, that of what was told before.
+        """
+        studio, told = self._studio, dict(before or {})
+        told["at"], told["base"] = secrets.token_hex(4), told.get("at", "")
         first = studio.job(added[0], owner) if added else None
         count = len(added) if first is not None and first.state == "queued" else 0
         banner = banner_value(studio, owner)
-        listed, told["pictures"] = without_known(queue_value(studio, owner), told.get("pictures", ()))
+        known = told.get("pictures")
+        known = known if isinstance(known, list) else []
+        listed, told["pictures"] = without_known(queue_value(studio, owner), known)
         values = {
             "queue": listed,
             "banner": banner,

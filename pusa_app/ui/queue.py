@@ -12,8 +12,8 @@ from typing import Any
 from pusa_app.errors import MediaError, UserError
 from pusa_app.jobs import Job
 from pusa_app.pace import clock
-from pusa_app.studio import Studio, card_of
-from pusa_app.timeline import Keyframe, Recipe, Sweep, get_task, is_sweep
+from pusa_app.studio import Studio, card_of, work_of
+from pusa_app.timeline import Keyframe, Recipe, Sweep, get_task
 from pusa_app.ui import strings
 from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.player import data_url, running_value
@@ -57,7 +57,8 @@ def queue_value(studio: Studio, owner: str, now: float | None = None) -> dict[st
     """
     now = time.time() if now is None else now
     paused = studio.paused(owner)
-    jobs = [_row(studio, job, paused) for job in studio.queue(owner)]
+    expected = studio.expectations()
+    jobs = [_row(studio, job, None if paused else expected.get(job.id)) for job in studio.queue(owner)]
     summary = strings.SUMMARY_PAUSED if paused else ", ".join(_counts(jobs))
     return {"jobs": jobs, "ended": _ended(studio, owner, now), "paused": paused, "summary": summary}
 
@@ -155,33 +156,27 @@ def live_value(studio: Studio, owner: str) -> dict[str, Any]:
 
 def title_of(job: Job) -> str:
     """What a job is called: its prompt, else its task."""
-    work = _work(job.recipe)
+    work = work_of(job.recipe)
     recipe = work.recipe if isinstance(work, Sweep) else work
     title = recipe.prompt or get_task(recipe.task).title
     return f"{strings.SWEEP}: {title}" if isinstance(work, Sweep) else title
 
 
-@lru_cache(maxsize=512)
-def _work(recipe: str) -> Recipe | Sweep:
-    """A recipe read once, however often its row is drawn."""
-    return Sweep.from_json(recipe) if is_sweep(recipe) else Recipe.from_json(recipe)
-
-
-def _row(studio: Studio, job: Job, paused: str) -> dict[str, Any]:
+def _row(studio: Studio, job: Job, ready: float | None) -> dict[str, Any]:
+    """One line of the list. ready: seconds until it is done, as far as that is known."""
     row = _card(job)
     if job.state == "running":
         value = running_value(studio, job)
         facts = {name: value.get(name, "") for name in ("step", "elapsed", "left", "memory", "fraction")}
         film = {"film": value["picture"], "count": value["count"]} if "picture" in value else {}
         return row | facts | film
-    ready = None if job.held or paused else studio.expected(job)
     words = strings.HELD if job.held else "" if ready is None else strings.READY_IN.format(clock=clock(ready))
     return row | {"expected": words, "held": job.held}
 
 
 def _card(job: Job) -> dict[str, Any]:
     """What is told of a job in every state."""
-    work = _work(job.recipe)
+    work = work_of(job.recipe)
     recipe = work.recipe if isinstance(work, Sweep) else work
     task, frames = get_task(recipe.task).title, recipe.timeline.grid.num_frames
     length = strings.SWEEP_COUNT.format(count=len(work.cells())) if isinstance(work, Sweep) else f"{frames} frames"

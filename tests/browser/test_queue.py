@@ -151,6 +151,45 @@ def test_a_reload_and_a_second_tab_see_the_same_run(server: Server, visit: Visit
         tab.locator(".stage-title", has_text="Cancelled").wait_for()
 
 
+def test_an_answer_that_comes_late_takes_nothing_away(server: Server, visit: Visit) -> None:
+    """A question of the clock is answered, and the answer stays on its way while the visitor begins another run."""
+    page = visit(server.url)
+    begin(page, "first")
+    second = page.context.new_page()
+    second.goto(server.url)
+    watch(second)
+    held: list[tuple[Any, Any]] = []
+
+    def hold(route: Any) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append((route, route.fetch()))
+
+    polls = "**/gradio_api/run/**"
+    page.route(polls, hold)
+    while not held:
+        page.wait_for_timeout(50)
+    page.click("#cancel")
+    second.locator(".stage-title", has_text="Cancelled").wait_for()
+    generate(page, "second")
+    page.locator(".stage[data-state=running]").wait_for()
+    route, response = held[0]
+
+    def asks_for_all(request: Any) -> bool:
+        return "/gradio_api/run/" in request.url and request.post_data_json["data"][4] == {}
+
+    # Told since then was more than this answer knows of: the page cannot know what it has, and says so.
+    with page.expect_request(asks_for_all):
+        route.fulfill(response=response)
+    watch(page)
+    open_queue(page)
+    wait_for_names(page, ["second"], "running")
+    open_create(page)
+    page.click("#cancel")
+    page.locator(".stage-title", has_text="Cancelled").wait_for()
+
+
 def test_the_order_is_changed_by_drag_buttons_and_keys(server: Server, visit: Visit, shot: Shot) -> None:
     page = visit(server.url)
     begin(page, "runs", "one", "two", "three")

@@ -58,6 +58,9 @@ class FakeStudio:
     def expected(self, job: Job) -> float | None:
         return self.times.get(job.id)
 
+    def expectations(self) -> dict[str, float]:
+        return self.times
+
     def progress(self, job_id: str) -> tuple[Progress | None, float | None]:
         return self.steps.get(job_id, (None, None))
 

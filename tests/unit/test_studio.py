@@ -300,3 +300,30 @@ def test_the_page_never_loads_torch() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_long_queue_is_told_without_asking_for_each_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page asks every second how long everything takes, so the work must not grow with the square of the queue."""
+    from pusa_app.ui.queue import line_value, queue_value
+
+    studio = Studio(Settings(data_dir=tmp_path / "data"), idle=True)
+    asked: list[str] = []
+    real = studio._store.jobs, studio._store.pace
+    monkeypatch.setattr(studio._store, "jobs", lambda *a, **k: asked.append("jobs") or real[0](*a, **k))
+    monkeypatch.setattr(studio._store, "pace", lambda kind: asked.append("pace") or 0.5)
+    counts = []
+    for length in (3, 40):
+        while len(studio.queue("ann")) < length:
+            studio.submit(recipe(), "ann")
+        asked.clear()
+        rows = queue_value(studio, "ann")["jobs"]
+        line = line_value(studio, "ann")
+        counts.append(len(asked))
+        assert len(rows) == length
+    assert counts[0] == counts[1]
+    # Two steps of half a second each, one job after the other.
+    waiting = studio.queue("ann")
+    assert [studio.expected(job) for job in waiting] == [1.0 + number for number in range(40)]
+    assert [studio.expectations()[job.id] for job in waiting] == [studio.expected(job) for job in waiting]
+    assert "0:40" in " ".join(line["facts"])
+    studio.close()

@@ -1,0 +1,9 @@
+// What the page was told last. It goes back with every question of the clock, so that only news comes.
+//
+// Two answers may cross: then news that belongs to `base`, what was told before, comes on top of something else. Nobody
+// knows now what the page shows, and it is told everything again.
+let at = '';
+watch('value', () => {
+  const told = props.value || {};
+  if (told.base && told.base !== at) { at = ''; props.value = {}; } else at = told.at || '';
+});
