@@ -44,7 +44,7 @@ class Fit:
         self._takes_turns: tuple[torch.nn.Module, ...] = ()
         self._offloaded: list[torch.nn.Module] = []
         self._folders: list[Path] = []
-        self._compiled = False
+        self.is_compiled = False
 
     @classmethod
     def without_plan(cls, device: torch.device, dtype: torch.dtype, lean: bool) -> Fit:
@@ -74,9 +74,9 @@ class Fit:
         try:
             return forward()
         except Exception as error:
-            if not self._compiled or not fall_back(experts, error):
+            if not self.is_compiled or not fall_back(experts, error):
                 raise
-        self._compiled = False
+        self.is_compiled = False
         return forward()
 
     @property
@@ -101,7 +101,7 @@ class Fit:
             model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=self.dtype)
         use_attention(model, self.plan.attention)
         if self.plan.compile:
-            self._compiled |= compile_blocks(model)
+            self.is_compiled |= compile_blocks(model)
         return model
 
     def text_encoder(self, cls: Any, folder: Path) -> Any | None:
@@ -238,7 +238,8 @@ class Fit:
         if tile is None:
             yield
             return
-        stride = int(tile * (1 - OVERLAP)) // 16 * 16
+        multiple = max(16, getattr(vae, "spatial_compression_ratio", 16))  # of LTX-Video 32
+        stride = int(tile * (1 - OVERLAP)) // multiple * multiple
         vae.enable_tiling(
             tile_sample_min_height=tile,
             tile_sample_min_width=tile,

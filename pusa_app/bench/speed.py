@@ -1,55 +1,46 @@
-"""`python -m pusa_app bench speed`: what a time per slot costs, and what a whole run costs beside diffusers.
+"""`python -m pusa_app bench speed`: what a time per slot costs, what a whole run costs beside diffusers, and what the
+ways to be faster bring.
 
-One step: the vectorized transformer, stock diffusers, and modulation repeated for every token, with the same weights
-and inputs, in turns within one process. Ratios are medians over the rounds, as a busy machine slows both sides. The
-goal is set on "text trimmed": this program drops the padding of a prompt beforehand, the pipeline carries it along.
+One step of each family: the vectorized transformer, stock diffusers, and modulation repeated for every token, with the
+same random weights and inputs, in turns within one process. Ratios are medians over the rounds, as a busy machine slows
+both sides. On the CPU some layers at the real width; on a GPU all layers at the size of the catalogue, with the rate in
+TFLOP/s beside the best that a matrix product reaches there. The goal is set on the step as the program makes it: where
+the pipeline carries the padding of a prompt along, this program drops it beforehand.
 A whole run: prompt to frames with the same weights, seed, steps, schedule and guidance as diffusers' MochiPipeline.
+Fast paths: First Block Cache, guidance interval, compiled blocks, attention backends, on a model that is here.
 
-What is not covered: a GPU, and memory.
+What is not covered: memory (`bench memory`).
 """
 
 from __future__ import annotations
 
 import statistics
 import sys
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from diffusers import MochiPipeline, MochiTransformer3DModel
+from diffusers import MochiPipeline
 
-from pusa_app.backbones.mochi import VectorizedMochiTransformer3DModel
+from pusa_app.bench.speed_device import can_run, full_size, matmul_peak, operations, wait
+from pusa_app.bench.speed_families import FAMILIES, OURS, STOCK, Family, StepSize
+from pusa_app.bench.speed_fast import PROMPTS, measure_fast, print_fast, recipe_of
+from pusa_app.bench.timing import Seconds, print_table, ratio, take_turns, verdict
 from pusa_app.cli import Parser, integer
+from pusa_app.errors import UserError
 from pusa_app.models import ModelCard, get_card, load_backbone
+from pusa_app.models.entry import entries
 from pusa_app.render import render
-from pusa_app.timeline import MAX_STEPS, Recipe, ScheduleSpec
+from pusa_app.timeline import MAX_STEPS, ScheduleSpec
 
 STEP_GOAL = 1.03  # of the stock step's time
 RUN_GOAL = 0.8  # of the pipeline's time
-PIPELINE_TEXT_TOKENS = 256  # what MochiPipeline pads every prompt to
-STOCK, OURS = "stock diffusers", "a time per slot, text trimmed"
 PIPELINE, RENDER = "MochiPipeline", "pusa_app.render"
-PROMPT = "a red ball moves to the right"
-
-Seconds = dict[str, list[float]]
-
-
-@dataclass(frozen=True)
-class StepSize:
-    """Mochi's shape with fewer layers: 24 heads of 128, latents 12 x slots x height x width."""
-
-    layers: int = 2
-    slots: int = 6
-    height: int = 16
-    width: int = 24
-    valid_text_tokens: int = 24
-    rounds: int = 5
+USUAL = "mini"
+QUICK = StepSize(layers=1, slots=3, height=8, width=12, rounds=2)
 
 
 @dataclass(frozen=True)
@@ -60,94 +51,121 @@ class RunResult:
     difference: int
 
 
+@dataclass(frozen=True)
+class StepResult:
+    """Seconds per variant and round; which ones were too large for the device."""
+
+    size: StepSize
+    seconds: Seconds
+    too_large: tuple[str, ...] = ()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print both tables; 0 when the goals are met, 1 when one is missed."""
+    """Print the tables; 0 when the goals are met, 1 when one is missed."""
     parser = Parser(prog="python -m pusa_app bench speed", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--quick", action="store_true", help="smaller sizes, fewer rounds: a smoke test, no measurement"
     )
-    parser.add_argument("--model", default="mini", help="model or diffusers Mochi folder for the whole run")
+    parser.add_argument(
+        "--model",
+        metavar="ID",
+        help=f"only this family ({', '.join(FAMILIES)}), model of the catalogue, or model folder; by default the steps "
+        f"of all families, and the rest with {USUAL}",
+    )
     parser.add_argument(
         "--steps", type=integer(1, MAX_STEPS), help="sampling steps of the whole run; the model's own by default"
     )
-    parser.add_argument("--only", choices=("step", "run"), help="measure one of the two")
+    parser.add_argument("--only", choices=("step", "run", "fast"), help="measure one of the three")
+    parser.add_argument("--no-compile", action="store_true", help="leave out compiled blocks, which take minutes")
     options = parser.parse_args(argv)
-    card = None if options.only == "step" else get_card(options.model)  # complain of it before minutes have passed
-    passed = True
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads, fp32")
-    if options.only != "run":
-        size = StepSize(layers=1, slots=3, height=8, width=12, rounds=2) if options.quick else StepSize()
-        passed &= _print_step(size, measure_step(size))
-    if card is not None:
-        rounds = 1 if options.quick else 5
+    families, card = chosen(options.model, options.only)
+    passed, device = True, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    print(f"torch {torch.__version__}, {_device_words(device)}, {str(dtype).removeprefix('torch.')}")
+    if options.only in (None, "step"):
+        peak = matmul_peak(device, dtype)
+        print(f"matrix products reach {peak / 1e12:.2f} TFLOP/s")
+        for family in families:
+            size = QUICK if options.quick else full_size(family, device) if device.type == "cuda" else StepSize()
+            passed &= _print_step(family, measure_step(family, size, device, dtype), device, peak)
+    rounds = 1 if options.quick else 5
+    if card is not None and card.spec.family == "mochi" and options.only in (None, "run"):
         passed &= _print_run(card, measure_run(card, options.steps, rounds))
+    if card is not None and options.only in (None, "fast"):
+        print(f"\nFast paths: {card.id}, {card.spec.width}x{card.spec.height}, {card.spec.num_frames} frames")
+        compiled = not (options.quick or options.no_compile)
+        print_fast(measure_fast(card, options.steps, 1 if options.quick else 3, compiled))
     return 0 if passed else 1
+
+
+def chosen(model: str | None, only: str | None = None) -> tuple[list[Family], ModelCard | None]:
+    """The families to measure a step of, and the model that is here for the rest, if any. Complains before minutes
+    have passed: raises UserError for what there is not, ModelError when a model is needed that is not here."""
+    if model is None:
+        return [family for family in FAMILIES.values() if family.there], None if only == "step" else get_card(USUAL)
+    if model in FAMILIES:
+        if only in ("run", "fast"):
+            raise UserError("A whole run takes a model and not a family: give its id or its folder.")
+        family, card = model, None
+    else:
+        entry, card = entries().get(model), None
+        if entry is None or only in ("run", "fast"):
+            card = get_card(model)
+        elif only is None:
+            try:
+                card = get_card(model)
+            except UserError:
+                print(f"{model} is not on this machine: only a step with random weights is measured.")
+        spec = card.spec if card is not None else entry.spec if entry is not None else None
+        family = spec.family if spec is not None else ""
+    if family not in FAMILIES or not FAMILIES[family].there:
+        if only in (None, "step") and card is None:
+            raise UserError(f"There is no step of {model[:100]!r} to measure: choose {', '.join(FAMILIES)}.")
+        return [], card
+    return [FAMILIES[family]], card
+
+
+def _device_words(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU threads"
 
 
 # One step
 
 
-def measure_step(size: StepSize) -> Seconds:
+def measure_step(
+    family: Family, size: StepSize, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+) -> StepResult:
     """Seconds of one forward, per variant and round."""
-    torch.manual_seed(0)
-    stock = MochiTransformer3DModel(num_layers=size.layers).eval()
-    torch.nn.init.normal_(stock.pos_frequencies, std=0.02)
-    with torch.device("meta"):
-        ours = VectorizedMochiTransformer3DModel.from_config(stock.config)
-    ours.load_state_dict(stock.state_dict(), assign=True)
-    ours.eval()
-
-    z = torch.randn(1, 12, size.slots, size.height, size.width)
-    text = torch.randn(1, PIPELINE_TEXT_TOKENS, stock.config.text_embed_dim)
-    mask = torch.arange(PIPELINE_TEXT_TOKENS)[None] < size.valid_text_tokens
-    one_time, times = torch.tensor([500.0]), torch.linspace(0, 1000, size.slots)[None]
-    trimmed = text[:, : size.valid_text_tokens]
-    variants: dict[str, Callable[[], Any]] = {
-        STOCK: lambda: stock(z, text, one_time, mask, return_dict=False),
-        "a time per slot, text padded": lambda: ours(z, text, times, mask, return_dict=False),
-        OURS: lambda: ours(z, trimmed, times, return_dict=False),
-        "the same, repeated per token": lambda: forward_repeated_per_token(ours, z, text, times, mask),
-    }
+    device = device or torch.device("cpu")
+    stock, ours = family.pair(size.layers, device, dtype)
+    variants = family.variants(stock, ours, family.inputs(size, device, dtype))
     with torch.inference_mode(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "In CPU autocast")  # stock's RoPE on any CPU
-        return _take_turns(variants, size.rounds)
+        warnings.filterwarnings("ignore", "In CPU autocast")  # stock Mochi's RoPE on any CPU
+        tried = variants if device.type == "cuda" else {}
+        too_large = tuple(name for name, call in tried.items() if not can_run(call, device))
+        if OURS in too_large or STOCK in too_large:
+            raise UserError("This size does not fit into the memory of this GPU: close other programs.")
+        fitting = {name: call for name, call in variants.items() if name not in too_large}
+        return StepResult(size, take_turns(fitting, size.rounds, lambda: wait(device)), too_large)
 
 
-def forward_repeated_per_token(
-    model: VectorizedMochiTransformer3DModel,
-    hidden_states: torch.Tensor,
-    encoder_hidden_states: torch.Tensor,
-    timestep: torch.Tensor,
-    encoder_attention_mask: torch.Tensor,
-) -> torch.Tensor:
-    """The way not taken: temb repeated to one row per token in front of every modulation. Same result, more work.
-
-    Arguments and result as the model's forward.
-    """
-    batch, _, slots, height, width = hidden_states.shape
-    p = model.config.patch_size
-    rows, columns = height // p, width // p
-    temb, text = model._embed_conditions(timestep, encoder_hidden_states, encoder_attention_mask, hidden_states.dtype)
-    temb = temb.repeat_interleave(rows * columns, dim=1)
-    x = model.patch_embed(hidden_states.transpose(1, 2).flatten(0, 1)).unflatten(0, (batch, -1)).flatten(1, 2)
-    x = x.unsqueeze(2)  # every token is a slot of its own
-    rope = model._rotations(slots, rows, columns)
-    mask = F.pad(encoder_attention_mask, (x.shape[1], 0), value=True)
-    for block in model.transformer_blocks:
-        x, text = block(x, text, temb, mask, rope)
-    x = model.proj_out(model.norm_out(x.flatten(0, 1), temb.flatten(0, 1)))
-    x = x.reshape(batch, slots, rows, columns, p, p, -1).permute(0, 6, 1, 2, 4, 3, 5)
-    return x.reshape(batch, -1, slots, height, width)
-
-
-def _print_step(size: StepSize, seconds: Seconds) -> bool:
-    tokens = size.slots * size.height * size.width // 4
+def _print_step(family: Family, result: StepResult, device: torch.device, peak: float) -> bool:
+    size = result.size
+    depth = "all layers" if size.layers is None else f"{size.layers} layer{'s' if size.layers > 1 else ''}"
+    text = size.valid_text_tokens
     print(
-        f"\nOne step: width 3072, {size.layers} layers, {tokens} visual tokens, "
-        f"{size.valid_text_tokens} of {PIPELINE_TEXT_TOKENS} text tokens valid, median of {size.rounds}"
+        f"\nOne step of {type(family).__name__}: width {family.width}, {depth}, "
+        f"{size.slots * size.height * size.width // 4} visual tokens, {text} of {family.text[0]} text tokens valid, "
+        f"median of {size.rounds}"
     )
-    _print_table(seconds, STOCK)
-    return _verdict(OURS, _ratio(seconds, OURS, STOCK), STEP_GOAL)
+    print_table(result.seconds, STOCK)
+    for name in result.too_large:
+        print(f"  {name}: does not fit into the memory of this GPU")
+    rate = operations(family, size) / statistics.median(result.seconds[OURS])
+    print(f"  {OURS}: {rate / 1e12:.2f} TFLOP/s, {rate / peak:.0%} of what matrix products reach")
+    return verdict(OURS, ratio(result.seconds, OURS, STOCK), STEP_GOAL)
 
 
 # A whole run
@@ -156,22 +174,16 @@ def _print_step(size: StepSize, seconds: Seconds) -> bool:
 def measure_run(card: ModelCard, steps: int | None = None, rounds: int = 5) -> RunResult:
     """Text to video with our render and with MochiPipeline; loading is not timed, encoding and decoding are."""
     spec = card.spec
-    recipe = Recipe(
-        task="text-to-video",
-        model=card.id,
-        prompt=PROMPT,
-        timeline=spec.timeline(),
-        steps=steps or spec.steps,
-        guidance=spec.guidance,
-        seed=0,
-        schedule=ScheduleSpec(kind="linear-quadratic"),
-    )
+    schedule = ScheduleSpec(kind="linear-quadratic")
+    recipe = recipe_of(card, PROMPTS[0], steps).model_copy(update={"schedule": schedule})
     pipeline = _open_pipeline(card.folder)
     frames: dict[str, np.ndarray] = {}
     backbone = load_backbone(card, "cpu")
 
     def run_ours() -> None:
-        frames["ours"] = render(recipe, backbone).frames
+        made = render(recipe, backbone).frames
+        assert made is not None
+        frames["ours"] = made
 
     def run_pipeline() -> None:
         made = pipeline(
@@ -188,7 +200,7 @@ def measure_run(card: ModelCard, steps: int | None = None, rounds: int = 5) -> R
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "In CPU autocast")
-        seconds = _take_turns({PIPELINE: run_pipeline, RENDER: run_ours}, rounds)
+        seconds = take_turns({PIPELINE: run_pipeline, RENDER: run_ours}, rounds)
     difference = np.abs(frames["ours"].astype(int) - frames["pipeline"].astype(int)).max()
     return RunResult(seconds, int(difference))
 
@@ -203,38 +215,9 @@ def _open_pipeline(folder: Path | None) -> MochiPipeline:
 def _print_run(card: ModelCard, result: RunResult) -> bool:
     spec = card.spec
     print(f"\nWhole run: {card.id}, {spec.width}x{spec.height}, {spec.num_frames} frames, guidance {spec.guidance:g}")
-    _print_table(result.seconds, PIPELINE)
+    print_table(result.seconds, PIPELINE)
     print(f"  largest difference of the frames: {result.difference} of 255")
-    return _verdict(RENDER, _ratio(result.seconds, RENDER, PIPELINE), RUN_GOAL)
-
-
-def _print_table(seconds: Seconds, base: str) -> None:
-    for name, values in seconds.items():
-        print(f"  {name:<32} {statistics.median(values):8.3f} s   {_ratio(seconds, name, base):5.2f} x")
-
-
-def _ratio(seconds: Seconds, name: str, base: str) -> float:
-    """Median over the rounds of the time relative to `base` in the same round."""
-    return statistics.median(a / b for a, b in zip(seconds[name], seconds[base], strict=True))
-
-
-def _verdict(name: str, ratio: float, goal: float) -> bool:
-    print(f"  goal: {name} at most {goal:g} x: {'pass' if ratio <= goal else 'FAIL'} ({ratio:.3f})")
-    return ratio <= goal
-
-
-def _take_turns(variants: dict[str, Callable[[], Any]], rounds: int) -> Seconds:
-    """Time every variant once per round after one warm-up each; every round starts with another variant."""
-    seconds: Seconds = {name: [] for name in variants}
-    names = list(variants)
-    for number in range(-1, rounds):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
-            started = time.perf_counter()
-            variants[name]()
-            if number >= 0:
-                seconds[name].append(time.perf_counter() - started)
-    return seconds
+    return verdict(RENDER, ratio(result.seconds, RENDER, PIPELINE), RUN_GOAL)
 
 
 if __name__ == "__main__":

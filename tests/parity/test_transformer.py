@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from pusa_app.backbones.mochi import VectorizedMochiTransformer3DModel
 from pusa_app.backbones.mochi import transformer as module
-from pusa_app.bench.speed import forward_repeated_per_token
+from pusa_app.bench.speed_families import forward_repeated_per_token
 from pusa_app.models import convert_native
 from tests.conftest import PARITY_DATA
 

@@ -3,10 +3,18 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from typing import ClassVar
 
 import pytest
+import torch
 
-from pusa_app.bench import speed
+from pusa_app.bench import speed, timing
+from pusa_app.bench.speed_device import can_run, full_size, matmul_peak, operations
+from pusa_app.bench.speed_families import FAMILIES, OURS, REPEATED, STOCK, Hunyuan, Mochi, StepSize, Wan
+from pusa_app.bench.speed_fast import PLAIN, SAME, measure_fast, print_fast, psnr
+from pusa_app.errors import UserError
+from pusa_app.models import get_card
+from pusa_app.models.sizes import HUNYUAN, MOCHI, WAN_14B
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +36,170 @@ def test_whole_run_is_measured_and_equal(folder, capsys):
 
 @pytest.mark.parametrize(("ratio", "passed"), [(1.03, True), (1.04, False)])
 def test_verdict(capsys, ratio, passed):
-    assert speed._verdict("x", ratio, 1.03) is passed
+    assert timing.verdict("x", ratio, 1.03) is passed
     assert ("pass" in capsys.readouterr().out) is passed
 
 
 def test_variants_take_turns():
     order = []
-    seconds = speed._take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2)
+    seconds = timing.take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2)
     assert "".join(order) == "baabba"
     assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
 
 
 def test_ratio_is_taken_within_rounds():
     """A machine that was ten times slower in one round changes nothing."""
-    assert speed._ratio({"a": [1.0, 10.0, 1.0], "b": [2.0, 20.0, 2.0]}, "b", "a") == 2.0
+    assert timing.ratio({"a": [1.0, 10.0, 1.0], "b": [2.0, 20.0, 2.0]}, "b", "a") == 2.0
+
+
+# --- one step of each family ------------------------------------------------------------------------------------------
+
+
+class TinyMochi(Mochi):
+    text = 16, 32
+
+    def config(self, layers):
+        more = {"num_attention_heads": 2, "attention_head_dim": 16, "pooled_projection_dim": 32}
+        return {"num_layers": layers, "text_embed_dim": 32, "max_sequence_length": 16, **more}
+
+
+class TinyWan(Wan):
+    text = 16, 32
+
+    def config(self, layers):
+        more = {"num_attention_heads": 2, "attention_head_dim": 24, "freq_dim": 64, "ffn_dim": 64}
+        return {"num_layers": layers, "text_dim": 32, **more}
+
+
+class TinyHunyuan(Hunyuan):
+    text = 16, 32
+    pooled = 24
+    tiny: ClassVar = {"num_attention_heads": 2, "attention_head_dim": 16, "num_refiner_layers": 1}
+
+    def config(self, layers):
+        more = {"text_embed_dim": 32, "pooled_projection_dim": 24, "rope_axes_dim": (4, 6, 6)}
+        return {**super().config(layers), **self.tiny, **more}
+
+
+TINY = {"mochi": TinyMochi(), "wan": TinyWan(), "hunyuan": TinyHunyuan()}
+SIZE = StepSize(layers=2, slots=3, height=4, width=6, valid_text_tokens=5, rounds=2)
+
+
+@pytest.fixture(params=TINY)
+def family(request):
+    if not TINY[request.param].there:
+        pytest.skip("this program does not have it")
+    return TINY[request.param]
+
+
+def test_every_family_of_the_table_has_its_model_in_the_catalogue():
+    from pusa_app.models.entry import entries
+
+    assert all(entries()[family.model].spec.family == name for name, family in FAMILIES.items())
+
+
+def test_the_variants_of_a_step_compute_what_they_say(family):
+    """Stock is at one time; ours and the one with repeated modulation agree, and with equal times all do."""
+    from dataclasses import replace
+
+    cpu = torch.device("cpu")
+    stock, ours = family.pair(SIZE.layers, cpu, torch.float32)
+    given = family.inputs(SIZE, cpu, torch.float32)
+    shared = {p.data_ptr() for p in stock.parameters()}
+    assert all(p.data_ptr() in shared for p in ours.parameters()), "the weights are in memory once"
+    with torch.inference_mode():
+        for inputs in (given, replace(given, times=given.one_time.expand(1, SIZE.slots))):
+            made = {name: call() for name, call in family.variants(stock, ours, inputs).items()}
+            made = {name: found[0] if isinstance(found, tuple) else found for name, found in made.items()}
+            torch.testing.assert_close(made[OURS], made[REPEATED], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(made[OURS], made[STOCK], atol=1e-4, rtol=1e-4)
+
+
+def test_operations_counted_on_meta_are_those_of_a_real_forward(family):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    cpu = torch.device("cpu")
+    _, ours = family.pair(SIZE.layers, cpu, torch.float32)
+    given, counter = family.inputs(SIZE, cpu, torch.float32), FlopCounterMode(display=False)
+    math = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)  # the CPU's other kernel is not counted
+    with torch.inference_mode(), counter, math:
+        family.step(ours, given)
+    assert operations(family, SIZE) == counter.get_total_flops() > 0
+
+
+@pytest.mark.parametrize(("name", "known"), [("mochi", MOCHI), ("wan", WAN_14B), ("hunyuan", HUNYUAN)])
+def test_the_planner_counts_as_many(name, known):
+    """At full size, where no machine of tests has the memory: the formula of models/sizes.py."""
+    if not FAMILIES[name].there:
+        pytest.skip("this program does not have it")
+    size = StepSize(layers=None, slots=9, height=60, width=80, valid_text_tokens=known.encoder.tokens)
+    assert operations(FAMILIES[name], size) == pytest.approx(known.ops(9 * 30 * 40), rel=0.002)
+
+
+def test_a_step_is_measured_and_printed(family, capsys):
+    result = speed.measure_step(family, SIZE)
+    assert {len(values) for values in result.seconds.values()} == {SIZE.rounds}
+    assert {STOCK, OURS, REPEATED} <= set(result.seconds)
+    speed._print_step(family, result, torch.device("cpu"), peak=1e12)
+    out = capsys.readouterr().out
+    assert re.search(r"width \d+, 2 layers, 18 visual tokens, 5 of 16 text tokens valid", out)
+    assert "TFLOP/s" in out and "goal: a time per slot at most 1.03 x" in out
+
+
+def test_a_device_is_measured():
+    assert 1e8 < matmul_peak(torch.device("cpu"), torch.float32) < 1e14
+
+
+def test_what_does_not_fit_is_left_out(monkeypatch):
+    def too_large():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    assert not can_run(too_large, torch.device("cpu"))
+    assert can_run(lambda: 1, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("gb", "layers", "slots"), [(80, None, 15), (16, 25, 15), (4, 5, 3)])
+def test_the_size_follows_the_memory_of_a_gpu(monkeypatch, gb, layers, slots):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gb * 10**9, gb * 10**9))
+    size = full_size(FAMILIES["mochi"], torch.device("cuda"))
+    assert (size.height, size.width) == (60, 106)
+    assert size.slots <= slots
+    assert size.layers is None if layers is None else 1 <= size.layers <= layers
+
+
+def test_models_are_chosen_before_anything_is_measured(folder, capsys):
+    names = lambda found: [type(family).__name__.lower() for family in found[0]]  # noqa: E731
+    families, card = speed.chosen(None)
+    assert len(families) >= 2 and card.id == "mini"
+    assert names(speed.chosen("wan")) == ["wan"] and speed.chosen("wan")[1] is None
+    assert names(speed.chosen("pusa-v1")) == ["wan"] and speed.chosen("pusa-v1")[1] is None
+    assert "not on this machine" in capsys.readouterr().out
+    assert names(speed.chosen(str(folder))) == ["mochi"] and speed.chosen(str(folder))[1].id == str(folder)
+    for mistake, only in (("nothing", None), ("wan", "fast"), ("pusa-v1", "run"), ("ltx-video", "step")):
+        with pytest.raises(UserError) as caught:
+            speed.chosen(mistake, only)
+        assert "\n" not in str(caught.value)
+
+
+# --- fast paths -------------------------------------------------------------------------------------------------------
+
+
+def test_fast_paths_are_measured(folder, capsys, monkeypatch):
+    monkeypatch.setattr("pusa_app.bench.speed_fast.INTERVAL", (0.99, 1.0))
+    lines = list(measure_fast(get_card(str(folder)), steps=6, rounds=1, compiled=False))
+    print_fast(iter(lines))
+    out = capsys.readouterr().out
+    assert lines[0].name == PLAIN and (lines[0].ratio, lines[0].psnr) == (1.0, SAME)
+    assert [line.name.split()[0] for line in lines[1:]] == ["First"] * 3 + ["guidance"] + ["attention"] * 3
+    assert all(line.ratio > 0 and line.psnr is not None for line in lines[:5])
+    assert lines[4].psnr < SAME, "less guidance is another clip"
+    assert re.search(r"attention sage +it needs a GPU of NVIDIA", out)
+
+
+def test_psnr():
+    import numpy as np
+
+    clip = np.zeros((2, 4, 4, 3), np.uint8)
+    assert psnr(clip, clip) == SAME
+    assert psnr(clip, clip + 255) == 0
+    assert psnr(clip, clip + 1) == pytest.approx(48.13, abs=0.01)

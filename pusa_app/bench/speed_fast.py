@@ -1,0 +1,134 @@
+"""The fast paths of `bench speed`, one line each: how long a run takes with it, and how far its frames are from those
+without."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from pusa_app.bench.timing import ratio, take_turns
+from pusa_app.errors import ModelError
+from pusa_app.models import ModelCard, load_backbone
+from pusa_app.models.fitting import work_for
+from pusa_app.models.plan import Attention, MemoryPlan, blocked
+from pusa_app.render import render
+from pusa_app.timeline import Recipe
+
+PROMPTS = ("a red ball moves to the right", "a blue square moves up", "a green triangle grows")
+CACHES = (0.05, 0.1, 0.2)
+INTERVAL = (0.4, 1.0)  # where it is worth least: at the end
+BACKENDS: tuple[Attention, ...] = ("cudnn", "flash", "sage")
+PLAIN = "as it is"
+SAME = 99.0  # dB, of equal frames
+
+
+@dataclass
+class Line:
+    """ratio: of the time as it is. psnr: dB, mean over the runs; None where there was no run. said: in words."""
+
+    name: str
+    ratio: float | None = None
+    psnr: float | None = None
+    said: str = ""
+
+
+@dataclass
+class Runs:
+    """The frames of each run of a variant, and the share of forwards whose blocks were left out."""
+
+    frames: dict[str, np.ndarray] = field(default_factory=dict)
+    skipped: float = 0.0
+
+
+def measure_fast(card: ModelCard, steps: int | None = None, rounds: int = 3, compiled: bool = True) -> Iterator[Line]:
+    """Text to video with a model, in the ways that a recipe or a plan can make it faster."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    backbone = load_backbone(card, device)
+    plain = recipe_of(card, PROMPTS[0], steps)
+    ways: dict[str, dict[str, Any]] = {PLAIN: {}}
+    ways |= {f"First Block Cache {threshold:g}": {"cache": threshold} for threshold in CACHES}
+    low, high = INTERVAL
+    ways[f"guidance from {low:g} to {high:g}"] = {"guidance_interval": INTERVAL}
+    made = {name: Runs() for name in ways}
+
+    def run(name: str, prompt: str) -> None:
+        frames = render(plain.model_copy(update={"prompt": prompt, **ways[name]}), backbone).frames
+        assert frames is not None
+        made[name].frames[prompt] = frames
+        if cache := getattr(backbone, "cache", None):
+            made[name].skipped = cache.skipped / max(1, cache.forwards) if "cache" in ways[name] else 0.0
+
+    seconds = take_turns({name: lambda name=name: run(name, PROMPTS[0]) for name in ways}, rounds)  # type: ignore[misc]
+    for name in ways:
+        for prompt in PROMPTS[1:]:
+            run(name, prompt)
+        said = f"{made[name].skipped:.0%} of the forwards were left out" if "cache" in ways[name] else ""
+        quality = statistics.mean(psnr(made[name].frames[prompt], made[PLAIN].frames[prompt]) for prompt in PROMPTS)
+        yield Line(name, ratio(seconds, name, PLAIN), quality, said)
+    if compiled:
+        yield _planned(card, backbone, {"compile": True}, "compiled blocks", rounds)
+    work = work_for(card)
+    for kind in BACKENDS:
+        why = blocked(work, "attention", kind)
+        name = f"attention {kind}"
+        yield Line(name, said=why) if why else _planned(card, backbone, {"attention": kind}, name, rounds)
+
+
+def recipe_of(card: ModelCard, prompt: str, steps: int | None = None) -> Recipe:
+    """Text to video as the model's card has it."""
+    spec = card.spec
+    return Recipe(
+        task="text-to-video",
+        model=card.id,
+        prompt=prompt,
+        timeline=spec.timeline(),
+        steps=steps or spec.steps,
+        guidance=spec.guidance,
+        seed=0,
+    )
+
+
+def _planned(card: ModelCard, backbone: Any, choices: dict[str, Any], name: str, rounds: int) -> Line:
+    """One step of a model that is loaded otherwise, beside the same step as it is."""
+    spec, fit = card.spec, backbone.fit
+    plan = MemoryPlan.model_validate(fit.plan.choice | choices)
+    try:
+        other = load_backbone(card, str(backbone.device), plan=plan)
+    except ModelError as error:
+        return Line(name, said=str(error))
+    stride = spec.spatial_stride
+    shape = spec.latent_channels, spec.grid().num_slots, spec.height // stride, spec.width // stride
+    z = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(backbone.device)
+    sigma = torch.full(shape[1:2], 0.7, device=backbone.device)
+    found: dict[str, torch.Tensor] = {}
+
+    def step(which: str, model: Any) -> None:
+        texts = [model.encode_text(PROMPTS[0]), model.encode_text("")]
+        found[which] = torch.stack(model.velocity(z, sigma, texts)).cpu()
+
+    seconds = take_turns({PLAIN: lambda: step(PLAIN, backbone), name: lambda: step(name, other)}, 2 * rounds)
+    error = ((found[name] - found[PLAIN]).norm() / found[PLAIN].norm()).item()
+    said = f"of a step; velocities differ by {error:.1g} of their size"
+    if plan.compile and not other.fit.is_compiled:
+        said = "there is no compiler here: the blocks run as they are"
+    return Line(name, ratio(seconds, name, PLAIN), said=said)
+
+
+def psnr(frames: np.ndarray, other: np.ndarray) -> float:
+    """dB between clips of 8-bit pixels; SAME for equal ones."""
+    error = float(np.square(frames.astype(float) - other).mean())
+    return SAME if error == 0 else min(SAME, 10 * math.log10(255**2 / error))
+
+
+def print_fast(lines: Iterator[Line]) -> None:
+    for line in lines:
+        text = f"  {line.name:<24}"
+        text += f" {line.ratio:5.2f} x" if line.ratio is not None else "        "
+        text += "" if line.psnr is None else "   same frames" if line.psnr == SAME else f"   {line.psnr:.1f} dB"
+        print(f"{text}   {line.said}".rstrip(), flush=True)
