@@ -8,10 +8,12 @@ from typing import Any
 
 from pusa_app import testing
 from pusa_app.errors import MediaError, ModelError, RecipeError, UserError
-from pusa_app.models import ModelCard, get_card, list_cards
+from pusa_app.models import BackboneSpec, ModelCard, get_card, list_cards
+from pusa_app.models.faster import no_cache, no_interval, no_second
 from pusa_app.models.lora import find_loras
 from pusa_app.settings import Settings
 from pusa_app.timeline import (
+    WHOLE_INTERVAL,
     FrameGrid,
     Given,
     Kept,
@@ -129,6 +131,7 @@ def check_recipe(recipe: Recipe, max_steps: int = MAX_STEPS, sources: bool = Tru
         raise RecipeError(f"{recipe.steps} steps are too many: use at most {max_steps}.")
     if problems := timeline.problems(spec.size_multiple):
         raise RecipeError(problems[0])
+    _check_faster(recipe, spec)
     if sources:
         _check_loras(recipe, card)
         plan = plan_of(recipe)
@@ -171,6 +174,18 @@ def given_clip(path: str | Path, fps: float, **more: Any) -> Given:
     from pusa_app.media import count_frames
 
     return build(Given, {"path": str(path), "frames": count_frames(path, fps), **more}, what="clip")
+
+
+def _check_faster(recipe: Recipe, spec: BackboneSpec) -> None:
+    """That the model can go the ways to be faster that a recipe wants."""
+    wanted = (
+        (recipe.cache > 0, no_cache(spec)),
+        (recipe.guidance_interval != WHOLE_INTERVAL, no_interval(spec)),
+        (recipe.guidance_2 is not None, no_second(spec)),
+    )
+    for asked, why in wanted:
+        if asked and why:
+            raise RecipeError(f"{why} Leave it out.")
 
 
 def _check_loras(recipe: Recipe, card: ModelCard) -> None:

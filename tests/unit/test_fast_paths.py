@@ -11,6 +11,7 @@ import torch
 from pusa_app.backbones.cache import FirstBlockCache
 from pusa_app.backbones.fake import FAKE_SPEC, FakeBackbone
 from pusa_app.backbones.mochi import MochiBackbone
+from pusa_app.checks import check_recipe
 from pusa_app.cli import main
 from pusa_app.errors import ModelError, RecipeError, RunCancelled
 from pusa_app.events import Progress
@@ -90,13 +91,34 @@ class TestInterval:
         made = []
         monkeypatch.setattr("pusa_app.cli._render", lambda recipe, out: made.append(recipe))
         words = ["generate", "--prompt", "a ball", "--out", str(tmp_path / "a.mp4")]
-        assert main([*words, "--guidance-interval", "0.2", "0.8", "--cache", "0.1", "--guidance-2", "3"]) == 0
-        assert (made[0].guidance_interval, made[0].cache, made[0].guidance_2) == ((0.2, 0.8), 0.1, 3)
+        assert main([*words, "--guidance-interval", "0.2", "0.8", "--cache", "0.1"]) == 0
+        assert (made[0].guidance_interval, made[0].cache) == ((0.2, 0.8), 0.1)
         capsys.readouterr()
+        assert main([*words, "--guidance-2", "3"]) != 0
         assert main([*words, "--guidance-interval", "0.8", "0.2"]) != 0
         assert main([*words, "--cache", "2"]) != 0
         told = capsys.readouterr().err.strip().splitlines()
-        assert len(told) == 2 and "lower sigma" in told[0] and "from 0 to 1" in told[1]
+        assert len(told) == 3
+        assert "no second expert" in told[0] and "lower sigma" in told[1] and "from 0 to 1" in told[2]
+
+    def test_a_second_guidance_reaches_the_second_expert(self, tmp_path):
+        """Wan 2.2: the texts asked of each expert."""
+        build_tiny_wan(tmp_path / "wan", "wan2.2", WORDS)
+        backbone, asked = load_backbone(str(tmp_path / "wan"), "cpu"), []
+        for number, expert in enumerate(backbone.experts):
+            real = expert.forward
+
+            def forward(x, *args, number=number, real=real, **kwargs):
+                asked.append((number, len(x)))
+                return real(x, *args, **kwargs)
+
+            expert.forward = forward
+        spec = backbone.spec
+        values = {"timeline": spec.timeline(5).model_copy(update={"width": 32, "height": 32}), "guidance_2": 1}
+        one = recipe(model=str(tmp_path / "wan"), **values)
+        check_recipe(one)
+        render(one, backbone)
+        assert set(asked) == {(0, 2), (1, 1)}
 
 
 def test_a_model_without_blocks_says_so():
