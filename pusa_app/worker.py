@@ -164,10 +164,12 @@ class Worker:
             return Cancelled()
         _count_memory_from_here()
         made = self._make(work, out, tell, cancelled, options)
-        made_with = None
+        made_with: dict[str, Any] | None = None
         if run is not None:
             run.worked(pace.per_step, lean)
             made_with = {"plan": run.plan.choice}
+            if reports := getattr(getattr(self._backbone, "loras", None), "reports", ()):
+                made_with["loras"] = [str(report) for report in reports]
         save_beside(out, work, self._log, getattr(made, "middle", None), made_with)
         return Done(str(out), work.to_json(), time.monotonic() - started, made.num_frames)
 

@@ -71,7 +71,7 @@ class LoraReport:
     unmatched: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        text = f"{self.name} at {self.strength:g}: {self.matched} modules"
+        text = f"{self.name} at {self.strength:g}: {self.matched} module{'' if self.matched == 1 else 's'}"
         return text + (f", {len(self.unmatched)} of the file found no place" if self.unmatched else "")
 
 
@@ -418,6 +418,11 @@ class Loras:
         self._experts, self._family, self.own = experts, family, tuple(own)
         self._reports: list[LoraReport] = []
         self._now: Any = []
+
+    @property
+    def reports(self) -> list[LoraReport]:
+        """Of what is on the model now."""
+        return list(self._reports)
 
     @functools.cached_property
     def _targets(self) -> list[Target]:

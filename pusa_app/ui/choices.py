@@ -17,6 +17,7 @@ from pusa_app.timeline import (
     Given,
     ImageSource,
     Keyframe,
+    LoraChoice,
     Options,
     Piece,
     Recipe,
@@ -80,6 +81,7 @@ class Choices:
     guidance: float | None
     color_match: bool
     model: str
+    loras: tuple[LoraChoice, ...] | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -159,7 +161,7 @@ class Choices:
         Raises RecipeError or ModelError where one of the choices can be in no recipe.
         """
         timeline = self.current()[0] if timeline is None else timeline
-        return new_recipe(
+        recipe = new_recipe(
             self.card,
             self.task,
             prompt=(self.prompt or "").strip(),
@@ -172,6 +174,7 @@ class Choices:
             options=self.options(),
             color_match=self.color_match,
         )
+        return recipe.model_copy(update={"loras": self.loras or ()})
 
     def uploads(self, kinds: Mapping[str, str]) -> dict[str, Given]:
         """Uploads by the names under which they are given; `kinds` says which of them are wanted, and what they are."""

@@ -20,6 +20,7 @@ from pusa_app.ui import strings
 from pusa_app.ui.choices import MAX_SEED, NAMES, Basis, Choices, asked_of, faults, missing, told
 from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.gallery import gallery_value, make_gallery
+from pusa_app.ui.loras import Loras, loras_value
 from pusa_app.ui.numbers import Number, Slider
 from pusa_app.ui.player import publish
 from pusa_app.ui.sweeps import SweepFields
@@ -159,6 +160,8 @@ class Form:
                 interactive=len(self._cards) > 1,
                 filterable=False,
             )
+            self._loras = Loras(card, self._studio.settings)
+            self.loras = self._loras.field
 
     def build_timeline(self) -> None:
         spec = self._first.spec
@@ -226,6 +229,7 @@ class Form:
         for field in self.fields.values():
             field.file.upload(field.look, field.file, [field.file, field.note], **QUIET).then(**ask)
             field.file.clear(no_note, None, field.note, **QUIET).then(**ask)
+        self._loras.wire(self.model, self.steps, self.guidance)
         self.model.input(self.with_model, self.with_model_inputs, self.with_model_outputs, **QUIET).then(**ask)
         options = [self.style, self.direction, self.gap_first, self.gap_last, self.more, self.closing, self.result]
         gr.on(
@@ -343,7 +347,7 @@ class Form:
 
     @property
     def with_model_outputs(self) -> list[Any]:
-        return [self.model, self.length, self.steps, self.guidance, *self.shape]
+        return [self.model, self.loras, self.length, self.steps, self.guidance, *self.shape]
 
     def with_model(self, model: str, task: str, gap_first: float | None, gap_last: float | None) -> list[Any]:
         """Updates for `with_model_outputs`: another model, with its own defaults, and with the task if it does that."""
@@ -356,7 +360,8 @@ class Form:
             why, name = card.refusal(name), card.tasks[0]
             shaped = self.shape_of(name, card, (gap_first, gap_last), why)
         own = [_length_of(card, spec.num_frames), spec.steps, spec.guidance_for(name)]
-        return [gr.update(value=model, info=_about(card)), *own, *shaped]
+        # A LoRA is of one model.
+        return [gr.update(value=model, info=_about(card)), loras_value(model), *own, *shaped]
 
     # --- recipes into the form ---------------------------------------------------------------------------------------
 
@@ -383,6 +388,7 @@ class Form:
             self.guidance,
             self.color_match,
             self.model,
+            self.loras,
             self.followed,
         ]
 
@@ -428,6 +434,7 @@ class Form:
             recipe.guidance,
             recipe.color_match,
             gr.update(value=recipe.model, info=_about(choices.card)),
+            loras_value(recipe.model, recipe.loras),
             choices.basis,
         ]
 
@@ -452,6 +459,7 @@ class Form:
             guidance=recipe.guidance,
             color_match=recipe.color_match,
             model=recipe.model,
+            loras=recipe.loras,
         )
 
 
@@ -494,7 +502,7 @@ def _published(recipe: Recipe) -> tuple[Recipe, str]:
 def _tabs_value(task: str, card: ModelCard, notice: str = "") -> dict[str, Any]:
     """The tasks as tabs; `why` of one that the model does not do. notice: what is said of the choice."""
     tasks = [{"name": name, "title": one.title, "why": card.refusal(name)} for name, one in TASKS.items()]
-    return {"task": task, "tasks": tasks, "notice": notice}
+    return {"task": task, "tasks": tasks, "notice": notice, "model": card.id}
 
 
 def _about(card: ModelCard) -> str:

@@ -19,7 +19,7 @@ from pusa_app.pace import clock
 from pusa_app.studio import Studio
 from pusa_app.timeline import TASKS, Recipe, Sweep
 from pusa_app.ui import strings
-from pusa_app.ui.player import data_url, publish
+from pusa_app.ui.player import data_url, publish, told_loras
 from pusa_app.ui.visitors import WHOLE, recipe_of, video_of
 
 PAGE = 60  # videos that are loaded at a time
@@ -180,6 +180,7 @@ def facts(job: Job, work: Recipe | Sweep, video: Path) -> dict[str, str]:
         "seed": str(recipe.seed),
         "schedule": _schedule(recipe),
         "color_match": "yes" if recipe.color_match else "",
+        "loras": "; ".join(told_loras(video)) or ", ".join(f"{one.path} at {one.strength:g}" for one in recipe.loras),
         "took": took(job),
         "file": video.name,
     }

@@ -25,7 +25,7 @@ def continued(recipe: Recipe, task: str, video: Path, card: ModelCard) -> Recipe
         raise RecipeError(why)
     blank = spec.timeline(spec.num_frames)
     timeline = get_task(task).timeline(blank, {"clip": given_clip(video, spec.fps)}, Options(), spec.noise)
-    return new_recipe(
+    new = new_recipe(
         card,
         name,
         prompt=recipe.prompt,
@@ -35,6 +35,7 @@ def continued(recipe: Recipe, task: str, video: Path, card: ModelCard) -> Recipe
         guidance=guidance_in(name, recipe, spec),
         seed=recipe.seed,
     )
+    return new.model_copy(update={"loras": recipe.loras}) if recipe.model == card.id else new
 
 
 def with_frame(timeline: Timeline, slot: int, video: Path, seconds: float) -> Timeline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import tempfile
 import time
 import urllib.parse
@@ -199,9 +200,20 @@ def caption(studio: Studio, job: Job, cell: int = -1) -> str:
     facts = [_length(video), *dict.fromkeys(facts), recipe.model, took if cell < 0 else ""]
     # What had to be done for it, such as a second attempt with less memory.
     note = f'<p class="caption-facts">{safe(job.message)}</p>' if job.message else ""
+    if video is not None and (told := told_loras(video)):
+        note = f'<p class="caption-facts">{safe(strings.CAPTION_LORAS.format(loras="; ".join(told)))}</p>{note}'
     return f'<p class="caption-prompt">{safe(recipe.prompt or "(no prompt)")}</p><p class="caption-facts">' + (
         " <span>·</span> ".join(safe(fact) for fact in facts if fact) + f"{_sheet_link(studio, job)}</p>{note}"
     )
+
+
+def told_loras(video: Path) -> list[str]:
+    """What became of the LoRAs of a video, in words, from the file beside it: "x.safetensors at 1.4: 96 modules"."""
+    try:
+        data = json.loads(video.with_suffix(".json").read_text(encoding="utf-8"))
+        return [str(words) for words in data["made_with"]["loras"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _sheet_link(studio: Studio, job: Job) -> str:

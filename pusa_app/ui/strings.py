@@ -221,6 +221,24 @@ MODELS = {
     "token_keep": "Keep",
     "token_drop": "Forget it",
 }
+LORAS = {
+    "title": "LoRAs",
+    "help": "Small additions to the model. Strength 1 is as it was made; 0 is off.",
+    "add": "Add a LoRA",
+    "none": "None are here for this model.",
+    "place": "Or the path of a file",
+    "use": "Add",
+    "strength": "Strength",
+    "strength_field": "Strength in figures",
+    "drop": "Take off",
+    "own": "part of the model",
+    "range": "Known to work from {low} to {high}.",
+    "distilled": "Use its {steps} steps at guidance {guidance}",
+}
+CAPTION_LORAS = "LoRA {loras}"
+LORAS_HOST_ONLY = "Only whoever runs this program can name files of its machine: choose a LoRA of the list."
+LORAS_NO_PLACE = "Write where the file of the LoRA is."
+LORAS_TOO_MANY = "A video takes {most} LoRAs at most: take one off first."
 GUIDE = {
     "title": "Make real videos",
     "open": "See what runs here",
@@ -417,6 +435,7 @@ FACTS = {
     "seed": "Seed",
     "schedule": "Schedule",
     "color_match": "Colours matched",
+    "loras": "LoRAs",
     "sweep": "Sweep",
     "took": "Took",
     "file": "File",

@@ -53,6 +53,13 @@ bar.addEventListener('keydown', event => {
   next.focus();
   choose(next.dataset.task);
 });
-watch('value', () => { draw(); say(props.value.notice); });
-draw();
-say(props.value.notice);
+// Gradio sends the choice of a model twice: the second answer has nothing to say, and takes nothing back.
+let seen = '';
+function told() {
+  draw();
+  const { task, model, notice } = props.value;
+  if (notice || seen !== `${task} ${model}`) say(notice);
+  seen = `${task} ${model}`;
+}
+watch('value', told);
+told();

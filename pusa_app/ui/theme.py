@@ -9,7 +9,7 @@ from gradio.themes import Base
 from gradio.themes.utils import colors, sizes
 from gradio.themes.utils.fonts import LocalFont
 
-SHEETS = ("style", "queue", "library", "models", "guide")
+SHEETS = ("style", "queue", "library", "models", "guide", "loras")
 STYLES = [Path(__file__).with_name(f"{name}.css") for name in SHEETS]
 
 TEAL = colors.Color(
