@@ -190,9 +190,9 @@ class FolderBackbone:
 
     @torch.inference_mode()
     def decode(self, z: torch.Tensor) -> Iterator[np.ndarray]:
-        raw = z.float().cpu() * self._std + self._mean
+        raw, tile = self.raw(z.float().cpu()), self.fit.plan.decode_tile
         self.fit.need(self.vae)
-        raw, tile = raw.to(self.device, self.vae.dtype), self.fit.plan.decode_tile
+        raw = raw.to(self.device, self.vae.dtype)
         if tile is None:
             pieces = self.decoded(raw, self.fit.decode_slots)
         else:
@@ -254,6 +254,10 @@ class FolderBackbone:
     def normalized(self, raw: torch.Tensor) -> torch.Tensor:
         """Raw latents (C, F, h, w) as the transformer sees them."""
         return (raw - self._mean) / self._std
+
+    def raw(self, z: torch.Tensor) -> torch.Tensor:
+        """What the VAE decodes, of latents (C, F, h, w) as the transformer sees them."""
+        return z * self._std + self._mean
 
     def expert(self, level: float) -> Any:
         """The transformer that works at this sigma of the schedule."""

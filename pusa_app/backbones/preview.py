@@ -36,7 +36,7 @@ class LatentPreview:
 
         encode: uint8 (stride + 1, H, W, 3) -> (C, 2, H / block, W / block). A few hundred thousand pixels are encoded.
         """
-        clips, side = 12, 8 * block
+        clips, side = 12, max(64, 4 * block)
         generator = torch.Generator().manual_seed(0)
         clouds = torch.rand(clips, 3, 4, 4, generator=generator)
         clouds = torch.nn.functional.interpolate(clouds, size=(side, side), mode="bicubic", align_corners=False)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from transformers import AutoTokenizer
 
 from pusa_app.backbones.base import Text
@@ -51,3 +52,13 @@ def load_tokenizer(folder: Path) -> Any:
     # Without trust_remote_code=False a folder with code in it makes transformers ask whether to run it.
     options = {"local_files_only": True, "trust_remote_code": False}
     return load_part(folder, lambda path: AutoTokenizer.from_pretrained(path, **options))
+
+
+def padded(embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Texts (L_i, D) -> a batch (B, L, D) and its mask (B, L), or None when all have the same length."""
+    length = max(len(e) for e in embeds)
+    batch = torch.stack([F.pad(e, (0, 0, 0, length - len(e))) for e in embeds])
+    if all(len(e) == length for e in embeds):
+        return batch, None
+    positions = torch.arange(length, device=batch.device)
+    return batch, torch.stack([positions < len(e) for e in embeds])

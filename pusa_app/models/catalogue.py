@@ -36,6 +36,7 @@ FAMILIES = {
     "mochi": ("mochi", "MochiBackbone"),
     "wan": ("wan", "WanBackbone"),
     "skyreels": ("wan", "SkyReelsBackbone"),
+    "ltx": ("ltx", "LTXBackbone"),
     "hunyuan": ("hunyuan", "HunyuanBackbone"),
 }
 

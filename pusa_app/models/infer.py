@@ -54,6 +54,21 @@ def infer_mochi(
     }
 
 
+def infer_ltx(folder: Path, index: dict[str, Any], transformer: dict[str, Any], vae: dict[str, Any]) -> dict[str, Any]:
+    """As the published LTX-Video 0.9.5.
+
+    Its schedule is LTXConditionPipeline's for older models too: LTXPipeline's goes with the size of the clip.
+    """
+    scaled = 2 ** sum(vae.get("spatio_temporal_scaling") or (True, True, True, False))
+    geometry = {
+        "temporal_stride": vae.get("temporal_compression_ratio") or vae.get("patch_size_t", 1) * scaled,
+        "spatial_stride": vae.get("spatial_compression_ratio") or vae.get("patch_size", 4) * scaled,
+        "patch": transformer.get("patch_size", 1),
+        "latent_channels": transformer.get("in_channels", 128),
+    }
+    return _as_published("ltx-video", "An LTX-Video model from a folder.", folder, geometry)
+
+
 def infer_hunyuan(
     folder: Path, index: dict[str, Any], transformer: dict[str, Any], vae: dict[str, Any]
 ) -> dict[str, Any]:
@@ -75,6 +90,7 @@ def infer_hunyuan(
 PIPELINES: dict[str, Infer] = {
     "MochiPipeline": infer_mochi,
     **dict.fromkeys(WAN_PIPELINES, infer_wan),
+    **dict.fromkeys(("LTXPipeline", "LTXImageToVideoPipeline", "LTXConditionPipeline"), infer_ltx),
     "HunyuanVideoPipeline": infer_hunyuan,
 }
 

@@ -17,12 +17,19 @@ from pusa_app.sampling import draw_noise, sample
 from pusa_app.timeline import ImageSource, Keyframe, NoiseSchedule, Recipe
 from tests.conftest import WORDS, build_tiny_mochi
 from tests.hunyuan import build_tiny_hunyuan
+from tests.ltx import build_tiny_ltx
 from tests.wan import KINDS, build_tiny_wan
 
-FOLDERS = ("mochi", *KINDS, "hunyuan")
+FOLDERS = ("mochi", *KINDS, "ltx", "hunyuan")
 ALL = ("fake", *FOLDERS)
-BUILDERS = {"mochi": build_tiny_mochi, "hunyuan": lambda folder: build_tiny_hunyuan(folder, WORDS)}
-NOT_CAUSAL = ("hunyuan",)  # the norms of its VAE go over all frames that are decoded together
+BUILDERS = {
+    "mochi": build_tiny_mochi,
+    "ltx": lambda folder: build_tiny_ltx(folder, WORDS),
+    "hunyuan": lambda folder: build_tiny_hunyuan(folder, WORDS),
+}
+# LTX-Video's decoder looks forwards; the norms of HunyuanVideo's go over all frames that are decoded together.
+NOT_CAUSAL = ("ltx", "hunyuan")
+STRIDES = {"mochi": 6, "ltx": 8}
 SLOTS = 3
 
 
@@ -280,8 +287,8 @@ def test_a_recipe_is_rendered(loaded, name, tmp_path):
 @pytest.mark.parametrize("name", FOLDERS)
 def test_the_card_follows_from_the_folder(folders, name):
     card = get_card(str(folders(name)))
-    assert card.spec.size_multiple == (32 if name == "ti2v-5b" else 16)
-    assert card.spec.temporal_stride == (6 if name == "mochi" else 4)
+    assert card.spec.size_multiple == (32 if name in ("ti2v-5b", "ltx") else 16)
+    assert card.spec.temporal_stride == STRIDES.get(name, 4)
     assert card.spec.boundary == (0.875 if name == "wan2.2" else None)
     assert ("image-to-video" in card.tasks) == (name != "hunyuan"), "HunyuanVideo was trained for one time"
     assert ("extend" in card.tasks) == (name not in ("ti2v-5b", "hunyuan")), "TI2V was trained for a clean first frame"

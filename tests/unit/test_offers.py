@@ -98,7 +98,8 @@ def test_too_little_disk_is_told(nothing: list[State]) -> None:
     found = of("pusa-v0.5", machine)
     assert found.reason.startswith("Setting it up takes 51 GB of disk, and 20 GB are free: make 31 GB")
     assert not found.fits and not found.question
-    assert "too little disk" in verdict(machine, offers(nothing, machine))
+    full = CARD_12.model_copy(update={"disk_bytes": 5 * 10**9})
+    assert "too little disk" in verdict(full, offers(nothing, full))
     # Of a model whose size nobody wrote down, the weights must fit at least.
     assert of("wan2.2-ti2v-5b", machine).lacks == "disk"
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKLMochi
 from transformers import T5EncoderModel
 
@@ -17,7 +16,7 @@ from pusa_app.backbones.folder import MODEL_TIME, FolderBackbone
 from pusa_app.backbones.mochi.decoder import decode_chunks, enable_streaming
 from pusa_app.backbones.mochi.transformer import VectorizedMochiTransformer3DModel
 from pusa_app.backbones.preview import LatentPreview
-from pusa_app.backbones.texts import Prompts
+from pusa_app.backbones.texts import Prompts, padded
 from pusa_app.models.card import BackboneSpec
 
 
@@ -57,7 +56,7 @@ class MochiBackbone(FolderBackbone):
         enable_streaming(self.vae)
 
     def forward(self, expert: Any, x: torch.Tensor, time: torch.Tensor, texts: Sequence[Text]) -> torch.Tensor:
-        embeds, mask = _pad([text.embeds for text in texts])
+        embeds, mask = padded([text.embeds for text in texts])
         return expert(x, embeds, time, mask, return_dict=False)[0]
 
     def decoded(self, raw: torch.Tensor, slots: int | None) -> Iterator[torch.Tensor]:
@@ -97,16 +96,6 @@ class MochiBackbone(FolderBackbone):
 
     def can_batch(self, texts: Sequence[Text]) -> bool:
         return self.fit.takes_masks or super().can_batch(texts)  # padded
-
-
-def _pad(embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Texts (L_i, D) -> a batch (B, L, D) and its mask (B, L), or None when all have the same length."""
-    length = max(len(e) for e in embeds)
-    batch = torch.stack([F.pad(e, (0, 0, 0, length - len(e))) for e in embeds])
-    if all(len(e) == length for e in embeds):
-        return batch, None
-    positions = torch.arange(length, device=batch.device)
-    return batch, torch.stack([positions < len(e) for e in embeds])
 
 
 def _null_is_empty(folder: Path) -> bool:
