@@ -316,7 +316,8 @@ class TestCompiledBlocks:
         """As planned with compile=on. The inductor takes minutes, so another backend stands for it."""
         real = torch.nn.Module.compile
         monkeypatch.setattr(torch.nn.Module, "compile", lambda module: real(module, backend=backend))
-        return MochiBackbone.from_folder(tiny_mochi, tiny_spec, plan=MemoryPlan(dtype="fp32", compile=True))
+        plan = MemoryPlan(dtype="fp32", compile=True, batched=True)
+        return MochiBackbone.from_folder(tiny_mochi, tiny_spec, plan=plan)
 
     def test_blocks_are_compiled_and_give_the_same(self, tiny_mochi, tiny_spec, tiny, monkeypatch):
         compiled = []
@@ -328,10 +329,10 @@ class TestCompiledBlocks:
         fitted = self.fitted(tiny_mochi, tiny_spec, monkeypatch, backend)
         torch.testing.assert_close(step(fitted), step(tiny), atol=1e-4, rtol=1e-4)
         assert compiled
-        one = recipe(timeline=tiny.spec.timeline(19), steps=7, cache=0.3)
-        pixels = [render(one, backbone).frames.astype(int) for backbone in (fitted, tiny)]
-        assert np.abs(pixels[0] - pixels[1]).max() <= 1
-        assert fitted.cache.skipped > 0
+        fitted.set_cache(0.1)
+        for _ in range(2):
+            torch.testing.assert_close(step(fitted), step(tiny), atol=1e-4, rtol=1e-4)
+        assert (fitted.cache.forwards, fitted.cache.skipped) == (2, 1)
 
     def test_without_a_compiler_it_goes_on_and_says_so(self, tiny_mochi, tiny_spec, tiny, monkeypatch, caplog):
         def backend(graph, inputs):
