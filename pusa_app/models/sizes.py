@@ -42,7 +42,8 @@ class Encoder:
 
 T5_XXL = Encoder(params=4.762e9, embedding=0.132e9, kept=1.007e9, tokens=256)
 UMT5_XXL = Encoder(params=5.681e9, embedding=1.050e9, kept=1.007e9, tokens=512)
-LLAMA_8B = Encoder(params=7.505e9, embedding=0.525e9, kept=0.0, tokens=256)
+# Without the last two layers, which HunyuanVideo does not read. Its second encoder is 0.12 B on the CPU.
+LLAMA_8B = Encoder(params=7.069e9, embedding=0.525e9, kept=0.0, tokens=256)
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ VAES = {
     "mochi": Vae(0.4597e9, 2, 15_260, 655, 900, 15.8e6, 4.28e6, more_slots=7_730, encode_whole=True),
     "wan": Vae(0.1269e9, 4, 19_510, 14_250, 3_880, 8.56e6, 5.08e6),
     "wan-48": Vae(0.7047e9, 4, 21_560, 7_390, 3_000, 18.6e6, 3.54e6),
-    "ltx": Vae(0.4192e9, 2, 101, 101, 400, 0.5e6, 0.5e6, whole=True, encode_whole=True),
-    "hunyuan": Vae(0.2465e9, 2, 2_260, 1_200, 2_300, 10e6, 5e6, whole=True, encode_whole=True),
+    "ltx": Vae(1.2469e9, 2, 101, 118, 182, 1.26e6, 2.93e6, whole=True, encode_whole=True),
+    # Windows of five slots, or 17 frames.
+    "hunyuan": Vae(0.2465e9, 2, 39_500, 22_450, 1_810, 24.3e6, 12.9e6),
 }
 
 
@@ -92,9 +94,9 @@ VAES = {
 class Architecture:
     """A model's transformer and its companions.
 
-    layers, width, ff: blocks, model width, width of the feed-forward; text: width of Mochi's text stream. experts: how
-    many transformers there are, of which one works at a time. lora_bytes: of the LoRAs that stay beside the weights of
-    one transformer.
+    layers, width, ff: blocks, model width, width of the feed-forward; doubles: how many of HunyuanVideo's blocks have
+    two streams; text: width of Mochi's text stream. experts: how many transformers there are, of which one works at a
+    time. lora_bytes: of the LoRAs that stay beside the weights of one transformer.
     """
 
     kind: Kind
@@ -103,6 +105,7 @@ class Architecture:
     ff: int
     encoder: Encoder
     vae: Vae
+    doubles: int = 0
     text: int = 0
     text_ff: int = 0
     text_input: int = 4096
@@ -117,13 +120,15 @@ class Architecture:
         D, ff, t = self.width, self.ff, self.text
         if self.kind == "mochi":
             return 4 * D * D + 3 * D * ff + 4 * t * D + 3 * t * self.text_ff + self._modulation
-        if self.kind == "hunyuan":  # a third of the blocks have two streams
-            return (20 * 36 * D * D + 40 * 15 * D * D) / 60
+        if self.kind == "hunyuan":
+            return (4 * D * D + 2 * D * ff) * (1 + self.doubles / self.layers) + self._modulation
         return 8 * D * D + 2 * D * ff
 
     @property
     def _modulation(self) -> float:
-        """Of one of Mochi's blocks: the layers that make scales and gates of the time."""
+        """Of one block of Mochi and HunyuanVideo: the layers that make scales and gates of the time."""
+        if self.kind == "hunyuan":  # six rows for each of two streams, or three
+            return (3 + 9 * self.doubles / self.layers) * self.width**2
         return 4 * self.width * (self.width + self.text)
 
     @property
@@ -132,6 +137,8 @@ class Architecture:
         D, T = self.width, self.text_input
         if self.kind == "mochi":
             return 3 * T * T + T * D + T * self.text + 256 * D + 3 * D * D
+        if self.kind == "hunyuan":  # the token refiner
+            return 35 * D * D + 2 * T * D + 1536 * D
         return T * D + 8 * D * D + 256 * D
 
     @property
@@ -144,8 +151,8 @@ class Architecture:
         if quantization == "none":
             weights = dtype_bytes * self.block_params
         else:
-            # Layerwise casting leaves alone what is called norm, which is where Mochi keeps its modulation.
-            exact = self._modulation if quantization == "fp8-layerwise" and self.kind == "mochi" else 0.0
+            # Layerwise casting leaves alone what is called norm, which is where these two keep their modulation.
+            exact = self._modulation if quantization == "fp8-layerwise" and self.kind in ("mochi", "hunyuan") else 0.0
             weights = BYTES[quantization] * (self.block_params - exact) + 2 * exact
         return weights + self.lora_bytes / self.layers
 
@@ -167,6 +174,7 @@ class Architecture:
         gave, the normed stream), four of the feed-forward's (SwiGLU: two halves, the gate's activation, the product),
         and the rotations in fp32. Wan: in the rotation of queries and keys 24 bytes per width, or in the feed-forward
         12 with the normed stream in fp32. SkyReels' class of diffusers repeats its modulation for every token: 40 more.
+        LTX-Video: in the rotation too. HunyuanVideo: in blocks of one stream, where attention and feed-forward meet.
         """
         D, ff, b = self.width, self.ff, dtype_bytes / 2
         fixed = 0.0
@@ -178,9 +186,9 @@ class Architecture:
         elif self.kind == "skyreels":
             per_token = b * 64.2 * D
         elif self.kind == "ltx":
-            per_token = b * 58.4 * D
+            per_token = b * 32.5 * D
         else:
-            per_token = b * 36.4 * D
+            per_token = b * 26.4 * D
         return tokens * per_token * batch + fixed
 
     def cache_bytes(self, tokens: int, texts: int, batch: int = 1, dtype_bytes: int = 2) -> float:
@@ -207,7 +215,9 @@ WAN_14B = Architecture(kind="wan", layers=40, width=5120, ff=13824, encoder=UMT5
 WAN_5B = Architecture(kind="wan", layers=30, width=3072, ff=14336, encoder=UMT5_XXL, vae=VAES["wan-48"])
 SKYREELS_14B = replace(WAN_14B, kind="skyreels")
 LTX_2B = Architecture(kind="ltx", layers=28, width=2048, ff=8192, encoder=T5_XXL, vae=VAES["ltx"])
-HUNYUAN = Architecture(kind="hunyuan", layers=60, width=3072, ff=12288, encoder=LLAMA_8B, vae=VAES["hunyuan"])
+HUNYUAN = Architecture(
+    kind="hunyuan", layers=60, doubles=20, width=3072, ff=12288, encoder=LLAMA_8B, vae=VAES["hunyuan"]
+)
 
 
 def architecture_of(spec: BackboneSpec, folder: Path | None = None, lora_bytes: float = 0.0) -> Architecture:
@@ -234,6 +244,11 @@ def _from_configs(found: Architecture, folder: Path) -> Architecture:
         width = heads * head
         ff = config.get("ffn_dim") or (4 * width * 2 // 3 if found.kind == "mochi" else 4 * width)
         found = replace(found, width=width, ff=ff, layers=config.get("num_layers", found.layers))
+    if found.kind == "hunyuan" and isinstance(doubles := config.get("num_layers"), int):
+        layers = doubles + config.get("num_single_layers", 40)
+        found = replace(found, layers=layers, doubles=doubles, text_input=config.get("text_embed_dim", 4096))
+    if found.kind == "ltx":
+        found = replace(found, text_input=config.get("caption_channels", found.text_input))
     if found.kind == "mochi" and isinstance(text := config.get("pooled_projection_dim"), int):
         found = replace(
             found, text=text, text_ff=4 * text * 2 // 3, text_input=config.get("text_embed_dim", found.text_input)
@@ -250,6 +265,8 @@ def _from_configs(found: Architecture, folder: Path) -> Architecture:
             found,
             encoder=replace(found.encoder, params=layers * layer + embedding, embedding=embedding, kept=kept),
         )
+    if isinstance(config.get("num_hidden_layers"), int) and isinstance(config.get("hidden_size"), int):
+        found = replace(found, encoder=_llama(config, found.encoder.tokens))
     config = _config(folder / "vae")
     channels = config.get("decoder_block_out_channels")
     if found.kind == "mochi" and isinstance(channels, list) and channels:
@@ -267,6 +284,15 @@ def _from_configs(found: Architecture, folder: Path) -> Architecture:
             ),
         )
     return found
+
+
+def _llama(config: dict[str, Any], tokens: int) -> Encoder:
+    """The text encoder of HunyuanVideo by its config, as far as it is read."""
+    width, heads = int(config["hidden_size"]), config.get("num_attention_heads", 32)
+    shared = config.get("num_key_value_heads", heads) / heads
+    layer = width * width * (2 + 2 * shared) + 3 * width * config.get("intermediate_size", 14336)
+    embedding = float(config.get("vocab_size", 128_320) * width)
+    return Encoder((config["num_hidden_layers"] - 2) * layer + embedding, embedding, kept=0.0, tokens=tokens)
 
 
 def _config(folder: Path) -> dict[str, Any]:

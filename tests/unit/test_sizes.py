@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,25 @@ def test_a_folder_of_another_size_is_read_from_its_configs(tiny_mochi: Path, tin
     assert found.vae.params == pytest.approx(count("vae"), rel=0.1)
 
 
+def test_folders_of_the_other_families_are_read_from_their_configs(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    from pusa_app.models import get_card
+    from tests.conftest import WORDS
+    from tests.hunyuan import build_tiny_hunyuan
+    from tests.ltx import build_tiny_ltx
+
+    for name, build in (("hunyuan", build_tiny_hunyuan), ("ltx", build_tiny_ltx)):
+        build(tmp_path / name, WORDS)
+        found = architecture_of(get_card(str(tmp_path / name)).spec, tmp_path / name)
+        counts = {
+            part: sum(t.numel() for t in load_file(next((tmp_path / name / part).glob("*.safetensors"))).values())
+            for part in ("transformer", "text_encoder")
+        }
+        assert found.params == pytest.approx(counts["transformer"], rel=0.35)  # tiny ones are mostly what is outside
+        assert counts["text_encoder"] / 2 < found.encoder.params < 1.1 * counts["text_encoder"]
+
+
 class TestAllocations:
     """The models at full width on the meta device, where nothing is computed: what is alive at the worst moment."""
 
@@ -131,6 +151,94 @@ class TestAllocations:
             text = torch.empty(1, 512, 4096, dtype=torch.bfloat16)
             peak = peak_of(lambda: model(z, torch.empty(1, 21), text, return_dict=False), model)
         assert known.activations(tokens(832, 480, 21)) == pytest.approx(peak, rel=0.03)
+
+    @pytest.mark.parametrize(("slots", "batch"), [(33, 1), (9, 2)])
+    def test_hunyuan(self, slots: int, batch: int) -> None:
+        import torch
+
+        from pusa_app.backbones.hunyuan import VectorizedHunyuanVideoTransformer3DModel
+
+        with torch.device("meta"):
+            model = VectorizedHunyuanVideoTransformer3DModel(num_layers=2, num_single_layers=2)
+            model = model.to(torch.bfloat16).eval()
+            z, text, pooled = (
+                torch.empty(batch, *shape, dtype=torch.bfloat16)
+                for shape in ((16, slots, 90, 160), (256, 4096), (768,))
+            )
+            time, guidance = torch.empty(batch, slots), torch.empty(batch)
+            peak = peak_of(lambda: model(z, time, text, None, pooled, guidance, return_dict=False), model)
+        assert HUNYUAN.activations(tokens(1280, 720, slots), batch) == pytest.approx(peak, rel=0.03)
+
+    def test_hunyuan_weights(self) -> None:
+        import torch
+
+        from pusa_app.backbones.hunyuan import VectorizedHunyuanVideoTransformer3DModel
+
+        with torch.device("meta"):
+            model = VectorizedHunyuanVideoTransformer3DModel()
+        blocks = (*model.transformer_blocks, *model.single_transformer_blocks)
+        assert HUNYUAN.layers == len(blocks)
+        counted = [sum(p.numel() for p in block.parameters()) for block in blocks]
+        assert HUNYUAN.block_params == pytest.approx(sum(counted) / 60, rel=0.001)
+        assert HUNYUAN.params == pytest.approx(sum(p.numel() for p in model.parameters()), rel=0.001)
+
+    @pytest.mark.parametrize("batch", [1, 2])
+    def test_ltx(self, batch: int) -> None:
+        import torch
+
+        from pusa_app.backbones.ltx import VectorizedLTXVideoTransformer3DModel
+
+        count = tokens(704, 512, 21, 32)
+        with torch.device("meta"):
+            model = VectorizedLTXVideoTransformer3DModel(num_layers=2).to(torch.bfloat16).eval()
+            x = torch.empty(batch, count, 128, dtype=torch.bfloat16)
+            text, places = torch.empty(batch, 256, 4096, dtype=torch.bfloat16), torch.empty(batch, 3, count)
+            call = functools.partial(model, x, text, torch.empty(batch, 21), video_coords=places, return_dict=False)
+            peak = peak_of(call, model)
+        assert LTX_2B.activations(count, batch) == pytest.approx(peak, rel=0.03)
+
+    def test_hunyuan_vae(self) -> None:
+        import torch
+        from diffusers import AutoencoderKLHunyuanVideo
+
+        from pusa_app.backbones.hunyuan import decode_windows, enable_streaming
+
+        with torch.device("meta"):
+            vae = AutoencoderKLHunyuanVideo().to(torch.bfloat16).eval()
+            enable_streaming(vae)
+            z = torch.empty(16, 9, 32, 32, dtype=torch.bfloat16)
+            decoded = peak_of(lambda: drain(decode_windows(vae, z)), vae)
+            clip, picture = (
+                peak_of(functools.partial(encoded_of, vae, torch.empty(1, 3, n, 256, 256, dtype=torch.bfloat16)), vae)
+                for n in (33, 1)
+            )
+        known = VAES["hunyuan"]
+        assert known.decode_bytes(256 * 256, 33) == pytest.approx(decoded, rel=0.03)
+        assert known.encode_bytes(256 * 256, 33) == pytest.approx(clip, rel=0.03)
+        assert known.encode_bytes(256 * 256, 1) == pytest.approx(picture, rel=0.03)
+        assert known.params == pytest.approx(sum(p.numel() for p in vae.parameters()), rel=0.01)
+
+    def test_ltx_vae(self) -> None:
+        import torch
+        from diffusers import AutoencoderKLLTXVideo
+
+        from tests.ltx import VAES as SHAPES
+
+        published = {
+            "block_out_channels": (128, 256, 512, 1024, 2048),
+            "decoder_block_out_channels": (256, 512, 1024),
+            "layers_per_block": (4, 6, 6, 2, 2),
+            "decoder_layers_per_block": (5, 5, 5, 5),
+        }
+        with torch.device("meta"):
+            vae = AutoencoderKLLTXVideo(**{**SHAPES["0.9.5"], **published}).to(torch.bfloat16).eval()
+            z, time = torch.empty(1, 128, 5, 8, 8, dtype=torch.bfloat16), torch.empty(1, dtype=torch.bfloat16)
+            decoded = peak_of(lambda: vae.decode(z, time).sample, vae)
+            encoded = peak_of(lambda: encoded_of(vae, torch.empty(1, 3, 33, 256, 256, dtype=torch.bfloat16)), vae)
+        known = VAES["ltx"]
+        assert known.decode_bytes(256 * 256, 33) == pytest.approx(decoded, rel=0.03)
+        assert known.encode_bytes(256 * 256, 33) == pytest.approx(encoded, rel=0.03)
+        assert known.params == pytest.approx(sum(p.numel() for p in vae.parameters()), rel=0.01)
 
     @pytest.mark.parametrize("slots", [1, 2])
     def test_mochi_vae(self, slots: int) -> None:
