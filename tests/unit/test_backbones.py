@@ -334,6 +334,41 @@ def test_a_card_of_another_geometry_is_refused(folders, name):
     assert one_sentence(caught)
 
 
+@pytest.mark.parametrize("name", FOLDERS)
+def test_loras_go_on_and_off(loaded, tmp_path, name):
+    """In the names of diffusers and PEFT, on a layer that every family has."""
+    from safetensors.torch import save_file
+
+    from pusa_app.timeline import LoraChoice
+
+    backbone = loaded(name)
+    layer = next(key for key, _ in backbone.transformer.named_modules() if "blocks.0." in key and key.endswith("to_q"))
+    width = backbone.transformer.get_submodule(layer).weight.shape
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(4, width[1], generator=generator), torch.randn(width[0], 4, generator=generator)
+    prefixes = {"diffusers": "transformer", "peft": "base_model.model"}
+    for kind, prefix in prefixes.items():
+        save_file(
+            {f"{prefix}.{layer}.lora_{x}.weight": t for x, t in (("A", a), ("B", b))}, tmp_path / f"{kind}.safetensors"
+        )
+    save_file({"no.such.layer.lora_A.weight": a, "no.such.layer.lora_B.weight": b}, tmp_path / "other.safetensors")
+    z, text = draw_noise(3, geometry(backbone)[3]), [backbone.encode_text("a red ball")]
+    (plain,) = backbone.velocity(z, torch.tensor([0.2, 0.5, 1.0]), text)
+    try:
+        found = []
+        for kind in prefixes:
+            reports = backbone.set_loras([LoraChoice(path=str(tmp_path / f"{kind}.safetensors"), strength=0.5)])
+            assert reports[0].matched == 1 + (len(backbone.experts) > 1)
+            found += backbone.velocity(z, torch.tensor([0.2, 0.5, 1.0]), text)
+        assert torch.equal(*found) and not torch.allclose(found[0], plain)
+        with pytest.raises(ModelError, match="for another model") as caught:
+            backbone.set_loras([LoraChoice(path=str(tmp_path / "other.safetensors"))])
+        assert one_sentence(caught)
+    finally:
+        backbone.set_loras([])
+    torch.testing.assert_close(backbone.velocity(z, torch.tensor([0.2, 0.5, 1.0]), text)[0], plain)
+
+
 def one_sentence(caught):
     text = str(caught.value)
     return "\n" not in text and text.endswith(".") and "Traceback" not in text

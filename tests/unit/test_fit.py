@@ -274,6 +274,37 @@ def test_what_only_a_gpu_can_do(tiny_mochi: Path, tiny_spec: Any, choices: dict[
         assert error < (0.3 if "quantization" in choices else 0.05)
 
 
+@pytest.mark.parametrize("kind", ["ltx", "hunyuan"])
+def test_the_other_families_are_loaded_by_plans_too(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.conftest import WORDS
+    from tests.hunyuan import build_tiny_hunyuan
+    from tests.ltx import build_tiny_ltx
+
+    monkeypatch.setenv("PUSA_DATA_DIR", str(tmp_path / "data"))
+    folder = tmp_path / kind
+    (build_tiny_ltx if kind == "ltx" else build_tiny_hunyuan)(folder, WORDS)
+    usual, fitted, stored = (
+        load_backbone(str(folder), "cpu", plan=plan(**more))
+        for more in (
+            {},
+            {"offload": "group", "text": "cpu", "decode_tile": 64, "encode_tile": 64},
+            {"quantization": "fp8-layerwise"},
+        )
+    )
+    z = torch.randn(16, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    velocities = [
+        torch.stack(b.velocity(z, torch.tensor([0.2, 1.0]), [b.encode_text(PROMPT)])) for b in (usual, fitted, stored)
+    ]
+    torch.testing.assert_close(velocities[1], velocities[0], atol=1e-5, rtol=1e-5)
+    assert 0 < (velocities[2] - velocities[0]).norm() / velocities[0].norm() < 0.2
+    frames, side = usual.spec.temporal_stride + 1, 4 * usual.spec.spatial_stride
+    tiled, whole = (np.concatenate(list(b.decode(z))) for b in (fitted, usual))
+    assert tiled.shape == whole.shape == (frames, side, side, 3)
+    clip = np.random.default_rng(0).integers(0, 256, (frames, side, side, 3), dtype=np.uint8)
+    assert fitted.encode_frames(clip).shape == usual.encode_frames(clip).shape == z.shape
+    assert fitted.text_encoder is None and fitted.has_text(PROMPT) and not fitted.has_text("a blue ball")
+
+
 @pytest.mark.parametrize("kind", ["wan2.1", "wan2.2"])
 def test_the_wan_family_is_loaded_by_plans_too(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.conftest import WORDS
