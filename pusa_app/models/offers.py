@@ -34,7 +34,8 @@ class Offer:
     """A model or LoRA that could be had, as a person is told of it.
 
     fits: it would run here, and there is room to get it. size: bytes to get, None where only the hub knows.
-    runs: what it will do here, in a sentence. how: what it takes and why it is run so. short: a first try, or "".
+    clip: what it makes here and in what time; runs: the same in a sentence. how: what it takes and why it is run so.
+    short: a first try, or "". faster: what a LoRA makes of the time, or "".
     question: whether to get it. reason: why it cannot be had, or "", and `lacks` of what there is too little. seconds:
     of the clip, None where it cannot be told.
     """
@@ -42,9 +43,11 @@ class Offer:
     id: str
     title: str
     fits: bool
+    clip: str = ""
     runs: str = ""
     how: str = ""
     short: str = ""
+    faster: str = ""
     question: str = ""
     reason: str = ""
     lacks: Lack = ""
@@ -57,7 +60,17 @@ class Offer:
 def offers(states: Sequence[State], machine: Machine, memory: Memory | None = None) -> list[Offer]:
     """An offer for every model and LoRA that could be downloaded, in the catalogue's order."""
     entries = [state for state in states if state.entry is not None and state.entry.parts]
-    return [offer(state, machine, memory) for state in entries]
+    found = [offer(state, machine, memory) for state in entries]
+    loras = [(state.entry, one) for state, one in zip(entries, found, strict=True) if one.fits and one.plan is None]
+    return [replace(one, faster=_faster(one, loras)) if one.fits and one.plan is not None else one for one in found]
+
+
+def _faster(one: Offer, loras: Sequence[tuple[Entry | None, Offer]]) -> str:
+    """What the first distilled LoRA for a model makes of its time."""
+    for entry, lora in loras:
+        if entry is not None and one.id in entry.base and lora.seconds and one.seconds:
+            return f"With {lora.title}, in {entry.steps} steps, it takes {duration_words(lora.seconds)}."
+    return ""
 
 
 def offer(state: State, machine: Machine, memory: Memory | None = None) -> Offer:
@@ -73,6 +86,7 @@ def offer(state: State, machine: Machine, memory: Memory | None = None) -> Offer
         entry.id,
         entry.title,
         plan.fits and machine.gpu_kind != "cpu",
+        clip=_clip_words(work, plan),
         runs=f"{entry.title} will run at {_clip_words(work, plan)}",
         how=_how(work, plan),
         size=_left(state),
@@ -94,12 +108,10 @@ def recommended(found: Sequence[Offer]) -> Offer | None:
 
 
 def machine_words(machine: Machine) -> str:
-    """ "NVIDIA GeForce RTX 3060 with 12 GB, 32 GB of memory, 200 GB of free disk"."""
+    """ "NVIDIA GeForce RTX 3060 with 12 GB, 32 GB of memory"."""
     words = [_gpu_words(machine)]
     if machine.ram_bytes:
         words.append(f"{machine.ram_bytes / GIB:.0f} GB of memory")
-    if machine.disk_bytes:
-        words.append(f"{size_words(machine.disk_bytes)} of free disk")
     return ", ".join(words)
 
 
@@ -256,7 +268,8 @@ def _lora_offer(state: State, entry: Entry, machine: Machine, memory: Memory | N
             return _without(plain, "memory", "The model that it is for does not fit this machine.")
         steps = f", in {work.steps} steps" if entry.steps else ""
         title = catalogue()[base].title if base in catalogue() else base
-        return replace(plain, fits=True, runs=f"With it {title} will run at {_clip_words(work, plan)}{steps}.")
+        runs = f"With it {title} will run at {_clip_words(work, plan)}{steps}."
+        return replace(plain, fits=True, runs=runs, seconds=plan.seconds)
     return plain
 
 

@@ -35,7 +35,9 @@ function closed(value) {
 function offer(one, parent, first) {
   const row = make('section', first ? 'g-first' : 'g-other', parent);
   row.dataset.id = one.id;
-  make('p', 'g-question', row, one.reason ? `${one.title}: ${one.reason}` : one.words);
+  const words = make('div', 'g-text', row);
+  make('p', 'g-question', words, one.reason ? `${one.title}: ${one.reason}` : one.words);
+  if (one.about) make('p', 'g-soft', words, one.about);
   if (first && one.short) make('p', 'g-soft', row, one.short);
   if (first && one.how) make('p', 'g-soft', row, one.how);
   if (one.licence?.name && first) {

@@ -91,8 +91,8 @@ def row_words(advice: Advice, model_id: str) -> dict[str, str]:
         return {"runs": "", "how": ""}
     if not one.fits:
         return {"runs": strings.GUIDE_NOT_HERE.format(reason=one.reason), "how": ""}
-    runs = one.runs if one.runs.endswith(".") else f"{one.runs}."
-    return {"runs": runs, "how": " ".join(filter(None, (one.short, one.how)))}
+    runs = strings.GUIDE_HERE.format(clip=one.clip) if one.clip else one.runs
+    return {"runs": runs, "how": " ".join(filter(None, (one.faster, one.short, one.how)))}
 
 
 def card_value(
@@ -100,8 +100,8 @@ def card_value(
 ) -> dict[str, Any]:
     """What the card on Create shows; {"show": False} when it shows nothing.
 
-    offers: the one to begin with first, each {id, title, words, short, how, reason, state, can, figures, fraction,
-    message, licence}; moving: the id of the one that is being got or just came, or "".
+    offers: the one to begin with first, each {id, title, words, about, short, how, reason, state, can, figures,
+    fraction, message, licence}; moving: the id of the one that is being got or just came, or "".
     """
     mine = [one.id for one in advice.offers.values() if one.plan is not None and downloads.get(one.id) is not None]
     if not may or advice.first is None or (_real(found) and not mine):
@@ -123,6 +123,7 @@ def _shown(one: Offer, row: Mapping[str, Any]) -> dict[str, Any]:
         "id": one.id,
         "title": one.title,
         "words": one.question or one.runs,
+        "about": " ".join(filter(None, (row.get("summary"), one.faster))),
         "short": one.short,
         "how": one.how,
         "reason": "" if one.fits else one.reason,

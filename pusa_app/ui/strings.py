@@ -253,6 +253,7 @@ GUIDE = {
 }
 GUIDE_INTRO = "Only mini is here, which draws moving shapes. This machine can run more: {machine}."
 GUIDE_MACHINE = "This machine: {machine}."
+GUIDE_HERE = "On this machine: {clip}."
 GUIDE_NOT_HERE = "Not on this machine: {reason}"
 MODELS_STATES = {"here": "ready", "busy": "downloading", "partial": "partly here", "missing": "not here"}
 MODELS_VERBS = {

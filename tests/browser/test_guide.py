@@ -62,7 +62,7 @@ def test_it_can_be_put_off_and_strangers_never_see_it(server: Server, visit: Vis
     page.reload()
     page.wait_for_selector("#generate")
     open_models(page)
-    row(page, "pusa-v0.5").locator(".m-runs", has_text="Pusa V0.5 will run at 848x480").wait_for()
+    row(page, "pusa-v0.5").locator(".m-runs", has_text="On this machine: 848x480, 85 frames in about").wait_for()
     page.get_by_role("tab", name="Create").click()
     assert not page.locator("#guide").is_visible()
     stranger = visit(server.url)

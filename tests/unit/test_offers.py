@@ -119,6 +119,13 @@ def test_a_lora_is_told_by_what_it_makes_of_its_model() -> None:
     assert plan_for("pusa-v1", slow).seconds > 5 * plan_for("pusa-v1", fast).seconds
 
 
+def test_a_model_is_told_what_a_lora_makes_of_its_time(nothing: list[State]) -> None:
+    found = {one.id: one for one in offers(nothing, CARD_12)}
+    words = duration_words(found["lightx2v-wan2.1"].seconds)
+    assert found["pusa-v1"].faster == f"With LightX2V for Wan 2.1, in 4 steps, it takes {words}."
+    assert found["pusa-v0.5"].faster == ""
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
@@ -135,5 +142,5 @@ def test_durations(seconds: float, words: str) -> None:
 
 
 def test_a_machine_in_words() -> None:
-    assert machine_words(CARD_12) == "NVIDIA GeForce RTX 3060 with 12 GB, 32 GB of memory, 200 GB of free disk"
+    assert machine_words(CARD_12) == "NVIDIA GeForce RTX 3060 with 12 GB, 32 GB of memory"
     assert machine_words(NO_GPU).startswith("no GPU that this program can use, 16 GB of memory")
