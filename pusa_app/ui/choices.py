@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pusa_app.errors import UserError
 from pusa_app.models import ModelCard
+from pusa_app.models.faster import no_cache, no_interval, no_second
 from pusa_app.presets import Preset, given_of
 from pusa_app.studio import card_of, check_recipe, given_clip, new_recipe
 from pusa_app.timeline import (
@@ -57,7 +58,8 @@ class Choices:
     """The values of the form, in the order of its inputs. Numbers may be None where a field was emptied.
 
     image, end, clip, clip_b: paths of uploads. gap_first and gap_last: the frames of a gap, both in it. more: frames
-    that a task adds or makes, None for one run. timeline: what the editor holds.
+    that a task adds or makes, None for one run. timeline: what the editor holds. guided_high, guided_low: sigmas
+    between which there is guidance.
     """
 
     task: str
@@ -82,6 +84,10 @@ class Choices:
     color_match: bool
     model: str
     loras: tuple[LoraChoice, ...] | None = None
+    cache: float | None = None
+    guided_high: float | None = None
+    guided_low: float | None = None
+    guidance_2: float | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -174,7 +180,20 @@ class Choices:
             options=self.options(),
             color_match=self.color_match,
         )
-        return recipe.model_copy(update={"loras": self.loras or ()})
+        return build(Recipe, dict(recipe) | {"loras": self.loras or ()} | self._faster(), what="recipe")
+
+    def _faster(self) -> dict[str, Any]:
+        """What makes the run faster, without what the model cannot do."""
+        spec = self.card.spec
+        found: dict[str, Any] = {}
+        if self.cache and not no_cache(spec):
+            found["cache"] = self.cache
+        if not no_interval(spec):  # from either end
+            ends = self.guided_low or 0.0, 1.0 if self.guided_high is None else self.guided_high
+            found["guidance_interval"] = tuple(sorted(min(max(end, 0.0), 1.0) for end in ends))
+        if self.guidance_2 is not None and not no_second(spec):
+            found["guidance_2"] = self.guidance_2
+        return found
 
     def uploads(self, kinds: Mapping[str, str]) -> dict[str, Given]:
         """Uploads by the names under which they are given; `kinds` says which of them are wanted, and what they are."""

@@ -19,6 +19,7 @@ from pusa_app.timeline import TASKS, Options, Recipe, Timeline, get_task
 from pusa_app.ui import strings
 from pusa_app.ui.choices import MAX_SEED, NAMES, Basis, Choices, asked_of, faults, missing, told
 from pusa_app.ui.drawn import Drawn
+from pusa_app.ui.faster import Faster, faster_of
 from pusa_app.ui.gallery import gallery_value, make_gallery
 from pusa_app.ui.loras import Loras, loras_value
 from pusa_app.ui.numbers import Number, Slider
@@ -148,6 +149,8 @@ class Form:
             self.guidance = Slider(
                 1, 15, spec.guidance, step=0.1, label=strings.GUIDANCE, info=strings.GUIDANCE_HELP, elem_id="guidance"
             )
+            faster = Faster(spec)
+            self.cache, self.guided_high, self.guided_low, self.guidance_2 = self._faster = faster.fields
             self.color_match = gr.Checkbox(
                 False, label=strings.COLOR_MATCH, info=strings.COLOR_MATCH_HELP, elem_id="color-match"
             )
@@ -347,7 +350,7 @@ class Form:
 
     @property
     def with_model_outputs(self) -> list[Any]:
-        return [self.model, self.loras, self.length, self.steps, self.guidance, *self.shape]
+        return [self.model, self.loras, *self._faster, self.length, self.steps, self.guidance, *self.shape]
 
     def with_model(self, model: str, task: str, gap_first: float | None, gap_last: float | None) -> list[Any]:
         """Updates for `with_model_outputs`: another model, with its own defaults, and with the task if it does that."""
@@ -361,7 +364,7 @@ class Form:
             shaped = self.shape_of(name, card, (gap_first, gap_last), why)
         own = [_length_of(card, spec.num_frames), spec.steps, spec.guidance_for(name)]
         # A LoRA is of one model.
-        return [gr.update(value=model, info=_about(card)), loras_value(model), *own, *shaped]
+        return [gr.update(value=model, info=_about(card)), loras_value(model), *faster_of(spec), *own, *shaped]
 
     # --- recipes into the form ---------------------------------------------------------------------------------------
 
@@ -389,6 +392,7 @@ class Form:
             self.color_match,
             self.model,
             self.loras,
+            *self._faster,
             self.followed,
         ]
 
@@ -435,6 +439,7 @@ class Form:
             recipe.color_match,
             gr.update(value=recipe.model, info=_about(choices.card)),
             loras_value(recipe.model, recipe.loras),
+            *faster_of(choices.card.spec, recipe),
             choices.basis,
         ]
 
@@ -460,6 +465,10 @@ class Form:
             color_match=recipe.color_match,
             model=recipe.model,
             loras=recipe.loras,
+            cache=recipe.cache,
+            guided_high=recipe.guidance_interval[1],
+            guided_low=recipe.guidance_interval[0],
+            guidance_2=recipe.guidance_2,
         )
 
 

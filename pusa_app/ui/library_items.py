@@ -17,7 +17,7 @@ from pusa_app.errors import MediaError
 from pusa_app.jobs import Job
 from pusa_app.pace import clock
 from pusa_app.studio import Studio
-from pusa_app.timeline import TASKS, Recipe, Sweep
+from pusa_app.timeline import TASKS, WHOLE_INTERVAL, Recipe, Sweep
 from pusa_app.ui import strings
 from pusa_app.ui.player import data_url, publish, told_loras
 from pusa_app.ui.visitors import WHOLE, recipe_of, video_of
@@ -177,6 +177,9 @@ def facts(job: Job, work: Recipe | Sweep, video: Path) -> dict[str, str]:
         "keyframes": _keyframes(recipe),
         "steps": str(recipe.steps),
         "guidance": f"{recipe.guidance:g}",
+        "guidance_2": "" if recipe.guidance_2 is None else f"{recipe.guidance_2:g}",
+        "guidance_interval": _interval(recipe),
+        "cache": f"{recipe.cache:g}" if recipe.cache else "",
         "seed": str(recipe.seed),
         "schedule": _schedule(recipe),
         "color_match": "yes" if recipe.color_match else "",
@@ -185,6 +188,11 @@ def facts(job: Job, work: Recipe | Sweep, video: Path) -> dict[str, str]:
         "file": video.name,
     }
     return {name: "" if name in varied else words for name, words in found.items()}
+
+
+def _interval(recipe: Recipe) -> str:
+    low, high = recipe.guidance_interval
+    return "" if (low, high) == WHOLE_INTERVAL else f"{high:g} to {low:g}"
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[list[str]]:

@@ -12,7 +12,7 @@ from pusa_app.errors import RecipeError, UserError
 from pusa_app.models import ModelCard
 from pusa_app.presets import guidance_in
 from pusa_app.studio import given_clip, new_recipe
-from pusa_app.timeline import ClipSource, ImageSource, Keyframe, Options, Recipe, Timeline, get_task
+from pusa_app.timeline import LATER_FIELDS, ClipSource, ImageSource, Keyframe, Options, Recipe, Timeline, get_task
 from pusa_app.ui.choices import Choices, faults, told
 
 NEW_NOISE = 0.0
@@ -35,7 +35,8 @@ def continued(recipe: Recipe, task: str, video: Path, card: ModelCard) -> Recipe
         guidance=guidance_in(name, recipe, spec),
         seed=recipe.seed,
     )
-    return new.model_copy(update={"loras": recipe.loras}) if recipe.model == card.id else new
+    same = {name: getattr(recipe, name) for name in LATER_FIELDS}
+    return new.model_copy(update=same) if recipe.model == card.id else new
 
 
 def with_frame(timeline: Timeline, slot: int, video: Path, seconds: float) -> Timeline:

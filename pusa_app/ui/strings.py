@@ -36,6 +36,13 @@ STEPS = "Steps"
 STEPS_HELP = "More steps take longer and give cleaner frames."
 GUIDANCE = "Guidance"
 GUIDANCE_HELP = "How strictly the prompt is followed; 1 turns guidance off."
+GUIDED_HIGH = "Guidance from noise"
+GUIDED_LOW = "Guidance down to noise"
+GUIDED_HELP = "1 is pure noise, 0 the video. Steps outside take half the time; the last ones need it least."
+GUIDANCE_2 = "Guidance of the second expert"
+GUIDANCE_2_HELP = "Empty: the same."
+CACHE = "Cache"
+CACHE_HELP = "0 is off. More is faster: steps that change less than this are guessed. 0.1 is careful, 0.2 fast."
 MODEL = "Model"
 GENERATE = "Generate"
 CANCEL = "Cancel"
@@ -433,6 +440,9 @@ FACTS = {
     "keyframes": "Keyframes",
     "steps": "Steps",
     "guidance": "Guidance",
+    "guidance_2": "Guidance of the second expert",
+    "guidance_interval": "Guided at noise",
+    "cache": "Cache",
     "seed": "Seed",
     "schedule": "Schedule",
     "color_match": "Colours matched",

@@ -236,3 +236,40 @@ def test_numbers_refuse_no_event() -> None:
     slider = Slider(7, 61, 37, step=6)
     assert [slider.preprocess(value) for value in (1, 1000, 13, None)] == [7, 61, 13, None]
     assert (field.get_block_name(), slider.get_block_name()) == ("number", "slider")
+
+
+class TestFaster:
+    """On mini, for the fake model has nothing to be made faster."""
+
+    @pytest.mark.parametrize(
+        ("given", "expected"),
+        [
+            ({}, (0.0, (0.0, 1.0))),
+            ({"cache": 0.1, "guided_low": 0.4}, (0.1, (0.4, 1.0))),
+            ({"guided_high": 0.2, "guided_low": 0.9}, (0.0, (0.2, 0.9))),
+            ({"guided_high": 7.0, "guided_low": -1.0, "guidance_2": 3.0}, (0.0, (0.0, 1.0))),
+        ],
+    )
+    def test_what_the_model_can_goes_into_the_recipe(self, given: dict[str, Any], expected: tuple[Any, ...]) -> None:
+        recipe = choices_of("text-to-video", model="mini", **given).recipe()
+        assert (recipe.cache, recipe.guidance_interval) == expected
+        assert recipe.guidance_2 is None, "there is one expert"
+
+    def test_a_model_that_cannot_is_not_asked_to(self) -> None:
+        assert choices_of("text-to-video", cache=0.2).recipe().cache == 0
+
+    def test_fields_say_why_they_are_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from pusa_app.studio import card_of
+        from pusa_app.ui.faster import faster_of
+
+        spec = card_of("mini").spec
+        recipe = choices_of("text-to-video", model="mini", cache=0.1, guided_low=0.4).recipe()
+        cache, high, low, second = faster_of(spec, recipe)
+        assert (cache["value"], high["value"], low["value"], second["value"]) == (0.1, 1.0, 0.4, None)
+        assert cache["interactive"] and low["interactive"] and not second["visible"]
+        cache, *_ = faster_of(card_of(testing.FAKE).spec)
+        assert not cache["interactive"] and "no blocks" in cache["info"]
+        _, high, low, _ = faster_of(spec.model_copy(update={"distilled": True}))
+        assert not low["interactive"] and "as a number" in high["info"]
+        *_, second = faster_of(spec.model_copy(update={"boundary": 0.875}))
+        assert second["visible"]

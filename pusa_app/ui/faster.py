@@ -1,0 +1,61 @@
+"""What makes a run faster, in the advanced part of the form: First Block Cache, and where there is guidance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from pusa_app.models import BackboneSpec
+from pusa_app.models.faster import no_cache, no_interval, no_second
+from pusa_app.timeline import Recipe
+from pusa_app.ui import strings
+from pusa_app.ui.numbers import Number, Slider
+
+MOST = 0.3  # of the cache: beyond it clips fall apart
+
+
+class Faster:
+    """Four fields; their names are those of Choices, which makes of them what a recipe holds."""
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        self.cache = Slider(0, MOST, 0.0, step=0.01, elem_id="cache", **_cache(spec))
+        with gr.Row(elem_id="guidance-interval"):
+            more: dict[str, Any] = {"minimum": 0, "maximum": 1, "step": 0.05, "min_width": 120}
+            self.guided_high = Number(1.0, label=strings.GUIDED_HIGH, elem_id="guided_high", **_interval(spec), **more)
+            self.guided_low = Number(0.0, label=strings.GUIDED_LOW, elem_id="guided_low", **_interval(spec), **more)
+        self.guidance_2 = Number(
+            None,
+            label=strings.GUIDANCE_2,
+            info=strings.GUIDANCE_2_HELP,
+            minimum=0,
+            maximum=15,
+            step=0.1,
+            visible=not no_second(spec),
+            elem_id="guidance_2",
+        )
+
+    @property
+    def fields(self) -> list[Any]:
+        return [self.cache, self.guided_high, self.guided_low, self.guidance_2]
+
+
+def faster_of(spec: BackboneSpec, recipe: Recipe | None = None) -> list[dict[str, Any]]:
+    """Updates for the fields: a model, with a recipe's choices or the usual ones."""
+    low, high = (0.0, 1.0) if recipe is None else recipe.guidance_interval
+    return [
+        gr.update(value=0.0 if recipe is None else recipe.cache, **_cache(spec)),
+        gr.update(value=high, **_interval(spec)),
+        gr.update(value=low, **_interval(spec)),
+        gr.update(value=None if recipe is None else recipe.guidance_2, visible=not no_second(spec)),
+    ]
+
+
+def _cache(spec: BackboneSpec) -> dict[str, Any]:
+    why = no_cache(spec)
+    return {"label": strings.CACHE, "info": why or strings.CACHE_HELP, "interactive": not why}
+
+
+def _interval(spec: BackboneSpec) -> dict[str, Any]:
+    why = no_interval(spec)
+    return {"info": why or strings.GUIDED_HELP, "interactive": not why}
