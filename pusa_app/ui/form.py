@@ -73,6 +73,7 @@ class Form:
             elem_id="prompt",
         )
         self.gallery = make_gallery(self.task.value, list(self._first.tasks))
+        self._build_model(card)
         self._build_length(card)
         self._build_advanced(card)
         self.sweep = SweepFields()
@@ -110,6 +111,16 @@ class Form:
             self.result = gr.Radio(
                 strings.RESULTS, value="joined", label=strings.RESULT, visible=False, elem_id="result"
             )
+
+    def _build_model(self, card: ModelCard) -> None:
+        self.model = gr.Dropdown(
+            value=card.id,
+            label=strings.MODEL,
+            info=_about(card),
+            filterable=False,
+            elem_id="model",
+            **model_choices(list(self._cards.values())),
+        )
 
     def _build_length(self, card: ModelCard) -> None:
         spec = card.spec
@@ -155,14 +166,6 @@ class Form:
                 False, label=strings.COLOR_MATCH, info=strings.COLOR_MATCH_HELP, elem_id="color-match"
             )
             self.embed = gr.Checkbox(True, label=strings.EMBED, info=strings.EMBED_HELP, elem_id="embed")
-            self.model = gr.Dropdown(
-                [(c.title, c.id) for c in self._cards.values()],
-                value=card.id,
-                label=strings.MODEL,
-                info=_about(card),
-                interactive=len(self._cards) > 1,
-                filterable=False,
-            )
             self._loras = Loras(card, self._studio.settings)
             self.loras = self._loras.field
 
@@ -514,6 +517,11 @@ def _tabs_value(task: str, card: ModelCard, notice: str = "") -> dict[str, Any]:
     return {"task": task, "tasks": tasks, "notice": notice, "model": card.id}
 
 
+def model_choices(cards: Sequence[ModelCard]) -> dict[str, Any]:
+    """What there is to choose among: with one model alone, nothing."""
+    return {"choices": [(card.title, card.id) for card in cards], "visible": len(cards) > 1}
+
+
 def _about(card: ModelCard) -> str:
     """A line on a model, under its choice."""
     return f"{card.summary} ({card.label}.)" if card.label else card.summary
@@ -523,4 +531,4 @@ def _help_of(task: str) -> str:
     return f"<p>{get_task(task).help}</p>"
 
 
-__all__ = ["UPLOADS", "Form", "length_info", "new_seed", "note", "verdicts"]
+__all__ = ["UPLOADS", "Form", "length_info", "model_choices", "new_seed", "note", "verdicts"]

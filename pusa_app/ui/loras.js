@@ -115,3 +115,4 @@ new IntersectionObserver(entries => {
 watch('value', look);
 watch(['known', 'of', 'may'], draw);
 draw();
+setTimeout(look, 0);

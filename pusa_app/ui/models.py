@@ -25,7 +25,7 @@ from pusa_app.studio import Studio, cards
 from pusa_app.timeline import TASKS
 from pusa_app.ui import guide, strings
 from pusa_app.ui.drawn import Drawn
-from pusa_app.ui.form import Form
+from pusa_app.ui.form import Form, model_choices
 from pusa_app.ui.visitors import is_local, told_to_user
 
 HERE = Path(__file__).parent
@@ -152,8 +152,7 @@ class Models:
             card = guide.card_value(advice, found, value["models"], self._downloads, may)
             value["guide"] = guide.page_value(advice, found)
             value["models"] = [row | guide.row_words(advice, row["id"]) for row in value["models"]]
-        here = [(card.title, card.id) for card in cards()]
-        return [value, card, gr.update(choices=here, interactive=len(here) > 1)]
+        return [value, card, gr.update(**model_choices(cards()))]
 
 
 def models_value(

@@ -109,6 +109,8 @@ def strength(page: Any, title: str) -> Any:
 def with_narrow(page: Any) -> None:
     choose_model(page, "Narrow")
     page.wait_for_function("document.querySelector('#length input[type=number]').value === '7'")
+    page.locator("#advanced button").first.click()
+    page.locator("#steps").wait_for()
 
 
 def test_a_model_offers_what_it_was_trained_for(server: Server, visit: Visit) -> None:

@@ -88,8 +88,6 @@ def wait_for_state(page: Any, model_id: str, state: str) -> None:
 def choose_model(page: Any, title: str) -> None:
     page.get_by_role("tab", name="Create").click()
     page.wait_for_selector("#generate", state="visible")
-    if not page.get_by_label("Model", exact=True).is_visible():
-        page.locator("#advanced button").first.click()
     page.get_by_label("Model", exact=True).click()
     page.get_by_role("option", name=title, exact=True).click()
 
