@@ -94,7 +94,7 @@ SWEEP_OUTSIDE = "{value} cannot be a value of {what}: write values such as {exam
 REUSE = "Use these settings"
 EXTEND = "Extend"
 LOOP = "Loop"
-HISTORY = "This visit"
+HISTORY = "Recent"
 THEME = "Switch between light and dark"
 
 IDLE_TITLE = "Your video appears here"
@@ -308,7 +308,7 @@ HELP = """
    click fills the form and runs.
 2. The **timeline** shows what the model will get: your pictures and clips in their slots, and above them the noise.
    Move them, trim them, drag the handles, or choose a slot to add something.
-3. Every video keeps its recipe: click one in **This visit** to see it again, **Use these settings** to go on from
+3. Every video keeps its recipe: click one in **Recent** to see it again, **Use these settings** to go on from
    there, **Extend** or **Loop** to make more of it.
 4. The **Library** has all of them: search, keep, compare two, save one as a GIF, or take a frame of it as a keyframe.
    Drop a video that was made here anywhere on the page, and its recipe fills the form.
