@@ -30,6 +30,7 @@ from pusa_app.errors import ModelError
 from pusa_app.models.convert import MOCHI
 from pusa_app.models.convert_wan import WAN
 from pusa_app.models.native import PICKLES, Cut, one_line
+from pusa_app.models.native_names import hunyuan_mapping, ltx_mapping
 from pusa_app.settings import default_data_dir
 from pusa_app.timeline import LoraChoice
 
@@ -55,7 +56,13 @@ _EXPERTS = ("high", "low")
 _UNDERSCORED = ("lora_unet_", "lora_transformer_", "lycoris_")
 _OTHERS = (("dora_scale", "a DoRA"), ("lora_magnitude", "a DoRA"), ("lokr_", "a LoKr"), ("hada_", "a LoHa"))
 _IN_FOLDERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
-_NATIVE = {"wan": WAN, "skyreels": WAN, "mochi": MOCHI}
+_NATIVE = {
+    "wan": WAN.mapping,
+    "skyreels": WAN.mapping,
+    "mochi": MOCHI.mapping,
+    "ltx": ltx_mapping,
+    "hunyuan": hunyuan_mapping,
+}
 
 _log = logging.getLogger(__name__)
 
@@ -324,7 +331,7 @@ def _places(model: Any, family: str) -> dict[str, list[tuple[str, Cut]]]:
     places: dict[str, list[tuple[str, Cut]]] = defaultdict(list)
     own = {name.rpartition(".")[0] for name, _ in model.named_parameters() if name.endswith((".weight", ".bias"))}
     if native := _NATIVE.get(family):
-        for target, cut in native.mapping(dict(model.config)).items():
+        for target, cut in native(dict(model.config)).items():
             module, _, kind = target.rpartition(".")
             source, _, source_kind = cut.source.rpartition(".")
             if kind == source_kind == "weight" and module in own and source not in own:

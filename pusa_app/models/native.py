@@ -33,22 +33,24 @@ class Stored:
 
 @dataclass(frozen=True)
 class Cut:
-    """Which rows of a native tensor make a target: part `part` of `parts`, or all with the two halves swapped."""
+    """Which rows of a native tensor make a target: `span` parts of `parts` from `part` on, or all with the two halves
+    swapped."""
 
     source: str
     part: int = 0
     parts: int = 1
     swapped: bool = False
+    span: int = 1
 
     def rows(self, count: int) -> list[tuple[int, int]]:
         """The ranges (start, stop) of `count` rows, in the order in which they make the target."""
         if self.swapped:
             return [(count // 2, count), (0, count // 2)]
         size = count // self.parts
-        return [(self.part * size, (self.part + 1) * size)]
+        return [(self.part * size, (self.part + self.span) * size)]
 
     def shape(self, stored: Stored) -> tuple[int, ...]:
-        return (stored.shape[0] // self.parts, *stored.shape[1:]) if stored.shape else ()
+        return (stored.shape[0] // self.parts * self.span, *stored.shape[1:]) if stored.shape else ()
 
     def pieces(self, stored: Stored, files: Files) -> Iterator[bytes]:
         """The bytes of the target."""

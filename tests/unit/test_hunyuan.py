@@ -344,3 +344,75 @@ def test_frames_are_what_diffusers_decodes(backbone, pipeline):
     frames = np.concatenate(list(backbone.decode(z)))
     assert frames.shape == (17, 32, 32, 3)
     assert np.abs(frames - ((whole + 1) * 127.5).clamp(0, 255).numpy()).max() <= 0.6
+
+
+# --- LoRAs in the authors' names --------------------------------------------------------------------------------------
+
+
+def test_native_names_are_those_that_diffusers_knows():
+    """Every layer of a LoRA in native names, converted by diffusers and by our table. It knows the real width only."""
+    from diffusers.loaders.lora_conversion_utils import _convert_hunyuan_video_lora_to_diffusers
+
+    from pusa_app.models.native_names import hunyuan_mapping
+
+    width, config = 3072, {"num_layers": 1, "num_single_layers": 1, "num_refiner_layers": 1, "mlp_ratio": 4.0}
+    cuts = {name: cut for name, cut in hunyuan_mapping(config).items() if name.endswith(".weight")}
+    rows = {"linear1": 7 * width, "qkv": 3 * width}
+    native, generator = {}, torch.Generator().manual_seed(0)
+    for cut in cuts.values():
+        module = cut.source.removesuffix(".weight")
+        count = next((n for end, n in rows.items() if module.endswith(end)), width)
+        native[f"{module}.lora_A.weight"] = torch.randn(3, 4, generator=generator)
+        native[f"{module}.lora_B.weight"] = torch.randn(count, 3, generator=generator)
+    # (In the refiner diffusers cuts A too, which is wrong: B alone is compared.)
+    expected = _convert_hunyuan_video_lora_to_diffusers(dict(native))
+    for name, cut in cuts.items():
+        b = native[f"{cut.source.removesuffix('.weight')}.lora_B.weight"]
+        ours = torch.cat([b[start:stop] for start, stop in cut.rows(len(b))])
+        assert torch.equal(ours, expected[f"transformer.{name.removesuffix('.weight')}.lora_B.weight"]), name
+    tiny = tiny_transformer(num_layers=1, num_single_layers=1)
+    assert set(cuts) == {name for name, p in tiny.named_parameters() if p.ndim > 1}, "and no layer is forgotten"
+
+
+@pytest.mark.parametrize("kind", ["comfy", "musubi"])
+def test_a_lora_in_native_names_is_the_one_in_diffusers_names(backbone, tmp_path, kind):
+    from safetensors.torch import save_file
+
+    from pusa_app.timeline import LoraChoice
+
+    generator, rank = torch.Generator().manual_seed(0), 2
+    layers = {  # native -> (ours, rows), in order
+        "double_blocks.1.img_attn_qkv": [(f"transformer_blocks.1.attn.to_{x}", 32) for x in "qkv"],
+        "double_blocks.0.txt_attn_proj": [("transformer_blocks.0.attn.to_add_out", 32)],
+        "single_blocks.1.linear1": [
+            *[(f"single_transformer_blocks.1.attn.to_{x}", 32) for x in "qkv"],
+            ("single_transformer_blocks.1.proj_mlp", 128),
+        ],
+    }
+    native, plain = {}, {}
+    for name, parts in layers.items():
+        a = torch.randn(rank, 32, generator=generator)
+        b = torch.randn(sum(rows for _, rows in parts), rank, generator=generator)
+        if kind == "comfy":
+            native |= {f"diffusion_model.{name}.lora_A.weight": a, f"diffusion_model.{name}.lora_B.weight": b}
+        else:
+            flat = "lora_unet_" + name.replace(".", "_")
+            native |= {f"{flat}.lora_down.weight": a, f"{flat}.lora_up.weight": b, f"{flat}.alpha": torch.tensor(2.0)}
+        for (ours, _), rows in zip(parts, b.split([rows for _, rows in parts]), strict=True):
+            plain |= {
+                f"transformer.{ours}.lora_A.weight": a.clone(),
+                f"transformer.{ours}.lora_B.weight": rows.contiguous(),
+            }
+    save_file(native, tmp_path / "native.safetensors")
+    save_file(plain, tmp_path / "plain.safetensors")
+    z, text = draw_noise(3, (16, SLOTS, 4, 6)), [backbone.encode_text("a red ball")]
+    found = []
+    try:
+        for name in ("native", "plain"):
+            (report,) = backbone.set_loras([LoraChoice(path=str(tmp_path / f"{name}.safetensors"))])
+            assert not report.unmatched
+            found += backbone.velocity(z, torch.tensor([0.2, 0.5, 1.0]), text)
+    finally:
+        backbone.set_loras([])
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(found[0], backbone.velocity(z, torch.tensor([0.2, 0.5, 1.0]), text)[0])

@@ -231,3 +231,21 @@ def test_the_card_of_a_folder(folders):
         spec = card.spec
         assert (spec.family, spec.temporal_stride, spec.spatial_stride, spec.latent_channels) == ("ltx", 8, 32, 16)
         assert spec.schedule.kind == "linear-quadratic" and "keyframes" in card.tasks
+
+
+def test_a_lora_in_native_names(backbone, tmp_path):
+    """As trainers of LTX-Video write them: their names are the authors'."""
+    from safetensors.torch import save_file
+
+    from pusa_app.timeline import LoraChoice
+
+    generator, tensors = torch.Generator().manual_seed(0), {}
+    for name, rows, columns in (("transformer_blocks.0.attn1.to_q", 24, 24), ("patchify_proj", 24, 16)):
+        tensors[f"diffusion_model.{name}.lora_A.weight"] = torch.randn(2, columns, generator=generator)
+        tensors[f"diffusion_model.{name}.lora_B.weight"] = torch.randn(rows, 2, generator=generator)
+    save_file(tensors, tmp_path / "native.safetensors")
+    try:
+        (report,) = backbone.set_loras([LoraChoice(path=str(tmp_path / "native.safetensors"))])
+    finally:
+        backbone.set_loras([])
+    assert (report.matched, report.unmatched) == (2, ())
