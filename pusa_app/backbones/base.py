@@ -33,9 +33,9 @@ class Backbone(Protocol):
 
     Things that only some families have: where `takes_level` is true, `velocity` has a keyword `level`, the sigma of
     the schedule, which a slot's own may be far below (Wan 2.2 chooses one of its experts by it); where
-    `takes_guidance` is true, a keyword `guidance` that the transformer reads itself (HunyuanVideo); `set_loras(loras)` of
-    families that take LoRAs (pusa_app.models.lora); and `set_cache(threshold)` of those whose blocks can be left out
-    (pusa_app.backbones.cache), where 0 is off and every call makes it forget.
+    `takes_guidance` is true, a keyword `guidance` that the transformer reads itself (HunyuanVideo);
+    `set_loras(loras)` of families that take LoRAs (pusa_app.models.lora); and `set_cache(threshold)` of those whose
+    blocks can be left out (pusa_app.backbones.cache), where 0 is off and every call makes it forget.
     """
 
     spec: BackboneSpec
