@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +28,13 @@ from pusa_app.errors import StoreError
 from pusa_app.settings import Settings
 from pusa_app.studio import Studio, new_recipe
 from pusa_app.timeline import Recipe
+from tests.faults.staging import PATIENCE, wait_for
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 180.0
-
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system cannot kill so"),
 ]
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def _hear_all() -> None:

@@ -4,54 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
-from pusa_app import media, testing
+from pusa_app import media
 from pusa_app.events import Cancelled, Done, Failed, Progress
 from pusa_app.jobs import EventLog, Job, JobStore, Supervisor
-from pusa_app.settings import Settings
-from pusa_app.studio import Studio, new_recipe
-from pusa_app.timeline import Recipe
+from pusa_app.studio import Studio
+from tests.faults.staging import end_of, recipe, wait_for
 
-PATIENCE = 120.0
-
-
-@pytest.fixture(autouse=True)
-def fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PUSA_TEST_FAKE", "1")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
-@pytest.fixture
-def studio(tmp_path: Path) -> Iterator[Studio]:
-    studio = Studio(Settings(data_dir=tmp_path / "data", cancel_grace_seconds=0.5))
-    yield studio
-    studio.close()
-
-
-def recipe(steps: int = 2, **more: Any) -> Recipe:
-    fields = {"prompt": "blue", "num_frames": 7, "steps": steps, **more}
-    return new_recipe(testing.card(), "text-to-video", **fields)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
-def end_of(store: JobStore | Studio, job: Job) -> Job:
-    found = store.get if isinstance(store, JobStore) else store.job
-    wait_for(lambda: found(job.id).ended)  # type: ignore[union-attr]
-    return found(job.id)  # type: ignore[return-value]
+pytestmark = pytest.mark.usefixtures("fake")
 
 
 def phase_of(studio: Studio, job: Job) -> str:

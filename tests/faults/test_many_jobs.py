@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
 
 from pusa_app import testing
-from pusa_app.settings import Settings
 from pusa_app.studio import Studio, new_recipe
 
 JOBS, FIRST = 200, 40
 GROWTH = 12.0  # MB over the later jobs: 75 kB a job, which the frames of one clip are already
 PATIENCE = 600.0
-
-
-@pytest.fixture
-def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
-    monkeypatch.setenv("PUSA_TEST_FAKE", "1")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    studio = Studio(Settings(data_dir=tmp_path / "data"))
-    yield studio
-    studio.close()
 
 
 def megabytes(pid: int | None) -> float:

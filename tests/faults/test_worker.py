@@ -6,50 +6,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from pusa_app import testing
 from pusa_app.jobs import Job
-from pusa_app.settings import Settings
-from pusa_app.studio import Studio, new_recipe
-from pusa_app.timeline import Recipe
+from pusa_app.studio import Studio
+from tests.faults.staging import PATIENCE, end_of, recipe, wait_for
+
+pytestmark = pytest.mark.usefixtures("fake")
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120.0
-
-
-@pytest.fixture(autouse=True)
-def fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PUSA_TEST_FAKE", "1")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
-@pytest.fixture
-def studio(tmp_path: Path) -> Iterator[Studio]:
-    studio = Studio(Settings(data_dir=tmp_path / "data", cancel_grace_seconds=1.0))
-    yield studio
-    studio.close()
-
-
-def recipe(steps: int = 2) -> Recipe:
-    return new_recipe(testing.card(), "text-to-video", prompt="blue", num_frames=7, steps=steps)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
-def end_of(studio: Studio, job: Job) -> Job:
-    wait_for(lambda: studio.job(job.id).ended)  # type: ignore[union-attr]
-    return studio.job(job.id)  # type: ignore[return-value]
 
 
 def sampling(studio: Studio, job: Job) -> bool:
