@@ -69,14 +69,15 @@ def _plan(options: argparse.Namespace) -> int:
         return OK
     for line in told(work, found):
         print(line)
+    before = found
     for number_, rung in enumerate(ladder(work, found), 1):
-        print(f"  if memory runs out, {number_}: {rung.reason.partition(': ')[2].rstrip('.')}")
+        print(f"  if memory runs out, {number_}: {_changes(before, rung)}")
+        before = rung
     if options.options:
         from pusa_app.models.plan import options as all_options
 
         for option in all_options(work):
-            value = {None: "none", True: "on", False: "off"}.get(option.value, option.value)
-            print(f"  {option.name}={value}: {'can be had' if option.available else option.reason}")
+            print(f"  {option.name}={_word(option.value)}: {'can be had' if option.available else option.reason}")
     return OK
 
 
@@ -99,6 +100,20 @@ def told(work: Work, found: MemoryPlan) -> list[str]:
     chosen = ", ".join(f"{name}={value}" for name, value in found.choice.items() if value not in (None, False))
     lines.append(f"  {chosen}")
     return lines
+
+
+def _changes(before: MemoryPlan, after: MemoryPlan) -> str:
+    """What one plan does otherwise than another: "offload model -> group, text turns -> cpu"."""
+    was, now = before.choice, after.choice
+    return ", ".join(
+        f"{name} {_word(was.get(name))} -> {_word(now.get(name))}"
+        for name in {**was, **now}
+        if was.get(name) != now.get(name)
+    )
+
+
+def _word(value: object) -> str:
+    return "none" if value is None else {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
 def _machine(options: argparse.Namespace) -> Machine:
