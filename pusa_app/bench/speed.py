@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if card is not None and options.only in (None, "fast"):
         print(f"\nFast paths: {card.id}, {card.spec.width}x{card.spec.height}, {card.spec.num_frames} frames")
         compiled = not (options.quick or options.no_compile)
-        print_fast(measure_fast(card, options.steps, 1 if options.quick else 3, compiled))
+        print_fast(measure_fast(card, options.steps, rounds, compiled))
     return 0 if passed else 1
 
 

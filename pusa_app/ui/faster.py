@@ -22,8 +22,9 @@ class Faster:
         self.cache = Slider(0, MOST, 0.0, step=0.01, elem_id="cache", **_cache(spec))
         with gr.Row(elem_id="guidance-interval"):
             more: dict[str, Any] = {"minimum": 0, "maximum": 1, "step": 0.05, "min_width": 120}
-            self.guided_high = Number(1.0, label=strings.GUIDED_HIGH, elem_id="guided_high", **_interval(spec), **more)
-            self.guided_low = Number(0.0, label=strings.GUIDED_LOW, elem_id="guided_low", **_interval(spec), **more)
+            high, low = _interval(spec)
+            self.guided_high = Number(1.0, label=strings.GUIDED_HIGH, elem_id="guided_high", **high, **more)
+            self.guided_low = Number(0.0, label=strings.GUIDED_LOW, elem_id="guided_low", **low, **more)
         self.guidance_2 = Number(
             None,
             label=strings.GUIDANCE_2,
@@ -43,10 +44,11 @@ class Faster:
 def faster_of(spec: BackboneSpec, recipe: Recipe | None = None) -> list[dict[str, Any]]:
     """Updates for the fields: a model, with a recipe's choices or the usual ones."""
     low, high = (0.0, 1.0) if recipe is None else recipe.guidance_interval
+    from_noise, down_to = _interval(spec)
     return [
         gr.update(value=0.0 if recipe is None else recipe.cache, **_cache(spec)),
-        gr.update(value=high, **_interval(spec)),
-        gr.update(value=low, **_interval(spec)),
+        gr.update(value=high, **from_noise),
+        gr.update(value=low, **down_to),
         gr.update(value=None if recipe is None else recipe.guidance_2, visible=not no_second(spec)),
     ]
 
@@ -56,6 +58,8 @@ def _cache(spec: BackboneSpec) -> dict[str, Any]:
     return {"label": strings.CACHE, "info": why or strings.CACHE_HELP, "interactive": not why}
 
 
-def _interval(spec: BackboneSpec) -> dict[str, Any]:
+def _interval(spec: BackboneSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of its upper and its lower end."""
     why = no_interval(spec)
-    return {"info": why or strings.GUIDED_HELP, "interactive": not why}
+    high, low = (why, "") if why else (strings.GUIDED_HIGH_HELP, strings.GUIDED_LOW_HELP)
+    return {"info": high, "interactive": not why}, {"info": low, "interactive": not why}
