@@ -292,7 +292,20 @@ STRANGER: dict[str, Callable[[Studio, Job, Path], Any]] = {
 }
 # These take a job that somebody must have been given, or nobody's; whoever adds one thinks of owners first.
 OF_NO_OWNER = {
-    *("close", "can_resume", "ahead", "expected", "noise_now", "recipe", "sweep", "cells", "sheet", "result", "poster"),
+    *(
+        "close",
+        "can_resume",
+        "ahead",
+        "expected",
+        "expectations",
+        "noise_now",
+        "recipe",
+        "sweep",
+        "cells",
+        "sheet",
+        "result",
+        "poster",
+    ),
     *("events", "progress", "preview", "run", "warm", "secret"),
 }
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,9 @@ def test_ctrl_c_keeps_what_came(hub, tmp_path, capfd):
         "HF_TOKEN_PATH": str(tmp_path / "token"),
     }
     command = [sys.executable, "-m", "pusa_app", "models", "download", "one"]
-    process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    # Heard also where the tests run in the background, whose children would ignore it.
+    hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=hear)  # noqa: PLW1509
     deadline = time.monotonic() + 120
     while hub.bytes_of(BIG) < 100_000:
         assert process.poll() is None and time.monotonic() < deadline
