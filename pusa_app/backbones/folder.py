@@ -164,7 +164,7 @@ class FolderBackbone:
     @torch.inference_mode()
     def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
         x = torch.from_numpy(frames).to(self.device).permute(3, 0, 1, 2)[None]
-        x = x.to(self.vae.dtype) / 127.5 - 1
+        x = (x.float() / 127.5 - 1).to(self.pixel_dtype())
         self.fit.need(self.vae)
         with self.fit.encoding(self.vae):
             raw = self.vae.encode(x).latent_dist.mode()[0].float().cpu()
@@ -250,6 +250,10 @@ class FolderBackbone:
         """A text as `forward` wants it, from what is kept of it; None where it took no encoder."""
         assert text is not None
         return text
+
+    def pixel_dtype(self) -> torch.dtype:
+        """What the VAE's encoder takes."""
+        return self.vae.dtype
 
     def normalized(self, raw: torch.Tensor) -> torch.Tensor:
         """Raw latents (C, F, h, w) as the transformer sees them."""

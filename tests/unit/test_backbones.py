@@ -254,6 +254,21 @@ def test_the_smaller_memory_plan_gives_the_same(loaded, folders, name):
     assert np.abs(a - b).max() <= 1
 
 
+@pytest.mark.parametrize("name", FOLDERS)
+def test_half_precision_is_about_the_same(loaded, folders, name):
+    """As on a GPU: the model computes in bf16, latents and what is added up stay in fp32."""
+    from pusa_app.models.plan import MemoryPlan
+
+    exact, half = loaded(name), load_backbone(str(folders(name)), "cpu", plan=MemoryPlan(dtype="bf16"))
+    z, sigma = exact.encode_frames(frames_of(exact)), torch.tensor([0.0, 0.3, 1.0])
+    found = half.encode_frames(frames_of(exact))
+    assert found.dtype == torch.float32 and (found - z).norm() / z.norm() < 0.1
+    one, two = (torch.stack(b.velocity(z, sigma, [b.encode_text(w) for w in WORDS[:2]])) for b in (exact, half))
+    assert two.dtype == torch.float32 and (one - two).norm() / one.norm() < 0.1
+    a, b = (np.concatenate(list(backbone.decode(z))).astype(int) for backbone in (exact, half))
+    assert np.abs(a - b).mean() < 5
+
+
 def test_previews_are_small_pictures_of_all_slots(backbone):
     z = backbone.encode_frames(frames_of(backbone))
     pictures = backbone.preview(z)

@@ -87,6 +87,9 @@ class MochiBackbone(FolderBackbone):
         width = self.transformer.config.text_embed_dim
         return Text(torch.zeros(0, width, dtype=self.fit.dtype, device=self.device))
 
+    def pixel_dtype(self) -> torch.dtype:
+        return torch.float32  # see ExactFourierFeatures
+
     def normalized(self, raw: torch.Tensor) -> torch.Tensor:
         # Pusa V0.5's own sampler puts raw latents into z, though it decodes all of z as normalized.
         return raw if self.spec.latent_space == "pusa_raw" else super().normalized(raw)
