@@ -141,7 +141,7 @@ def test_a_step_is_measured_and_printed(family, capsys):
     result = speed.measure_step(family, SIZE)
     assert {len(values) for values in result.seconds.values()} == {SIZE.rounds}
     assert {STOCK, OURS, REPEATED} <= set(result.seconds)
-    speed._print_step(family, result, torch.device("cpu"), peak=1e12)
+    speed._print_step(family, result, peak=1e12)
     out = capsys.readouterr().out
     assert re.search(r"width \d+, 2 layers, 18 visual tokens, 5 of 16 text tokens valid", out)
     assert "TFLOP/s" in out and "goal: a time per slot at most 1.03 x" in out
