@@ -437,6 +437,8 @@ def test_bad_choices(server: Server, visitor: Callable[..., Any], shot: Callable
     assert not messages(page)
 
     choose(page, "Complete")
+    # What follows from the choice comes a moment later, and Gradio takes what is said of a field away with it.
+    page.wait_for_timeout(1500)
     missing("#gap_last", "Say which frames to make anew")
     for first, last, words in (
         ("9", "3", "The gap ends before it begins"),
