@@ -18,7 +18,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--steps", type=integer(1, MAX_STEPS), help="sampling steps of the whole run; the model's own by default"
     )
+    parser.add_argument("--rounds", type=integer(1, 1000), help="more of them on a busy machine; 5 by default")
     parser.add_argument("--only", choices=("step", "run", "fast"), help="measure one of the three")
     parser.add_argument("--no-compile", action="store_true", help="leave out compiled blocks, which take minutes")
     options = parser.parse_args(argv)
@@ -87,10 +88,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         peak = matmul_peak(device, dtype)
         for family in families:
             size = QUICK if options.quick else full_size(family, device) if device.type == "cuda" else StepSize()
-            result = measure_step(family, size, device, dtype)
+            result = measure_step(family, replace(size, rounds=options.rounds or size.rounds), device, dtype)
             peak = max(peak, matmul_peak(device, dtype))  # other programs may have been in its way before
             passed &= _print_step(family, result, peak)
-    rounds = 1 if options.quick else 5
+    rounds = options.rounds or (1 if options.quick else 5)
     if card is not None and card.spec.family == "mochi" and options.only in (None, "run"):
         passed &= _print_run(card, measure_run(card, options.steps, rounds))
     if card is not None and options.only in (None, "fast"):
