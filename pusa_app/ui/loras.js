@@ -60,7 +60,7 @@ function row(name, strength, one) {
   const note = [one?.note, one?.low != null && one?.high != null ? WORDS.range.replace('{low}', one.low).replace('{high}', one.high) : ''].filter(Boolean);
   if (note.length) make('p', 'lora-note', item, note.join(' '));
   if (one?.steps) {
-    const words = WORDS.distilled.replace('{steps}', one.steps).replace('{guidance}', one.guidance ?? '');
+    const words = (one.guidance == null ? WORDS.distilled_steps : WORDS.distilled).replace('{steps}', one.steps).replace('{guidance}', one.guidance);
     button('lora-distilled', item, words, () => trigger('distilled', { name }));
   }
 }

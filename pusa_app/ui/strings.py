@@ -242,6 +242,7 @@ LORAS = {
     "own": "part of the model",
     "range": "Known to work from {low} to {high}.",
     "distilled": "Use its {steps} steps at guidance {guidance}",
+    "distilled_steps": "Use its {steps} steps",
 }
 CAPTION_LORAS = "LoRA {loras}"
 LORAS_HOST_ONLY = "Only whoever runs this program can name files of its machine: choose a LoRA of the list."
