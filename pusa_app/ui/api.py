@@ -11,7 +11,7 @@ from gradio.data_classes import FileData
 from pusa_app.errors import RecipeError, UserError
 from pusa_app.models import ModelCard
 from pusa_app.studio import Studio, card_of, default_card, given_clip, new_recipe
-from pusa_app.timeline import Given, Options, Timeline, advise, build, get_task
+from pusa_app.timeline import LATER_FIELDS, Given, Options, Recipe, Timeline, advise, build, get_task
 from pusa_app.ui import strings
 from pusa_app.ui.player import is_uploaded, publish
 from pusa_app.ui.timeline_editor import EditorValue, from_timeline, to_timeline
@@ -20,10 +20,21 @@ OWNER = "api"
 
 
 def add(studio: Studio) -> None:
-    """Add the endpoints to the Blocks that is open. A job's id is the right to see it: it cannot be guessed."""
-    first = default_card().id
+    """Add the endpoints to the Blocks that is open."""
+    endpoints = _Endpoints(studio)
+    gr.api(endpoints.generate, api_name="generate")
+    gr.api(endpoints.result, api_name="result", concurrency_limit=None)
+    gr.api(endpoints.timeline, api_name="timeline")
+
+
+class _Endpoints:
+    """What a program may ask. A job's id is the right to see it: it cannot be guessed."""
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
 
     def generate(
+        self,
         prompt: str,
         image: FileData | None = None,
         noise: float | None = None,
@@ -32,7 +43,7 @@ def add(studio: Studio) -> None:
         negative_prompt: str = "",
         steps: int | None = None,
         guidance: float | None = None,
-        model: str = first,
+        model: str | None = None,
         task: str | None = None,
         end: FileData | None = None,
         clip: FileData | None = None,
@@ -40,24 +51,25 @@ def add(studio: Studio) -> None:
         options: dict | None = None,
         timeline: dict | None = None,
         color_match: bool | None = None,
+        settings: dict | None = None,
     ) -> str:
         """Queue a video and return the id of its job.
 
         task: by default image-to-video with an image, keyframes with a timeline, else text-to-video. options: fields of
         the task such as {"direction": "both", "frames": 48} or {"gap": [13, 25]}. timeline: as the endpoint `timeline`
         takes it; it stands instead of what the task would make of the files. noise: instead of the model's advice.
+        settings: {"cache": 0.1, "guidance_interval": [0.4, 1], "guidance_2": 1, "loras": [{"path": name, "strength":
+        1}]}, each of which may be left out.
         """
         try:
+            card = card_of(default_card().id if model is None else model)
             name = task or ("keyframes" if timeline else "image-to-video" if image else "text-to-video")
-            card = card_of(model)
             chosen = build(Options, options or {}, what="options")
             if timeline is None:
                 files = {"image": image, "end": end, "clip": clip, "clip_b": clip_b}
                 made = _built(card, name, {k: _uploaded(f) for k, f in files.items() if f}, noise, frames, chosen)
             else:
-                made = to_timeline(EditorValue.model_validate(timeline))
-                if (made.grid.temporal_stride, made.grid.fps) != (card.spec.temporal_stride, card.spec.fps):
-                    raise RecipeError(strings.OTHER_GRID.format(model=card.id))
+                made = _given_timeline(card, timeline)
             if get_task(name).needs_prompt and not prompt.strip():
                 raise RecipeError(strings.PROMPT_MISSING)
             recipe = new_recipe(
@@ -74,20 +86,23 @@ def add(studio: Studio) -> None:
                 options=chosen,
                 color_match=color_match,
             )
-            job = studio.submit(recipe, OWNER)
-            if studio.inline:  # nobody else makes it
-                for _ in studio.run(job.id):
-                    pass
-            return job.id
+            return self._submit(_with_settings(recipe, settings or {}))
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
-    def result(job: str) -> tuple[dict[str, Any], FileData | None]:
+    def _submit(self, recipe: Recipe) -> str:
+        job = self._studio.submit(recipe, OWNER)
+        if self._studio.inline:  # nobody else makes it
+            for _ in self._studio.run(job.id):
+                pass
+        return job.id
+
+    def result(self, job: str) -> tuple[dict[str, Any], FileData | None]:
         """State, message, step and steps of a job, and its video once it is done."""
-        found = studio.job(job)
+        found = self._studio.job(job)
         if found is None:
             raise gr.Error("There is no job of that id.", print_exception=False)
-        progress, left = studio.progress(job)
+        progress, left = self._studio.progress(job)
         state = {
             "state": found.state,
             "message": found.message,
@@ -98,10 +113,10 @@ def add(studio: Studio) -> None:
             "parts": 1 if progress is None else progress.parts,
             "seconds_left": left,
         }
-        video = studio.result(found)
+        video = self._studio.result(found)
         return state, None if video is None else FileData(path=publish(video), orig_name=video.name)
 
-    def timeline(timeline: dict, task: str = "keyframes") -> tuple[dict[str, Any], dict[str, Any]]:
+    def timeline(self, timeline: dict, task: str = "keyframes") -> tuple[dict[str, Any], dict[str, Any]]:
         """A timeline as the editor holds it, unchanged, and what is to be said of it: noise per slot, problems, advice.
 
         Its files are uploads of this page: {"path": ...} as the client's upload returns them.
@@ -114,9 +129,20 @@ def add(studio: Studio) -> None:
         }
         return from_timeline(checked).model_dump(mode="json"), said
 
-    gr.api(generate, api_name="generate")
-    gr.api(result, api_name="result", concurrency_limit=None)
-    gr.api(timeline, api_name="timeline")
+
+def _with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
+    """A recipe with fields that few want."""
+    if unknown := sorted(set(settings) - set(LATER_FIELDS)):
+        known = ", ".join(LATER_FIELDS)
+        raise RecipeError(f"There is no setting {str(unknown[0])[:40]!r}: the settings are {known}.")
+    return build(Recipe, {**recipe.model_dump(), **settings}, what="settings")
+
+
+def _given_timeline(card: ModelCard, timeline: dict[str, Any]) -> Timeline:
+    made = to_timeline(EditorValue.model_validate(timeline))
+    if (made.grid.temporal_stride, made.grid.fps) != (card.spec.temporal_stride, card.spec.fps):
+        raise RecipeError(strings.OTHER_GRID.format(model=card.id))
+    return made
 
 
 def _built(

@@ -94,7 +94,6 @@ def test_the_endpoints_are_three(page: Page) -> None:
     assert set(named) == {"/generate", "/result", "/timeline"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task(task: str, page: Page) -> None:
     asks = [ask for ask in TASKS[task].asks if task != "loop" or ask.kind == "image"]
@@ -110,6 +109,14 @@ def test_every_task(task: str, page: Page) -> None:
         assert len(frames) == 19
     recipe = page.studio.recipe(page.studio.job(job))  # type: ignore[arg-type]
     assert (recipe.task, recipe.steps) == (task, 1)
+
+
+def test_settings_that_few_want(page: Page) -> None:
+    job = page.call("generate", "a thing", settings={"guidance_interval": [0.4, 1.0], "cache": 0.0}, **QUICK)
+    assert len(page.video(job)) == 19
+    recipe = page.studio.recipe(page.studio.job(job))  # type: ignore[arg-type]
+    assert recipe.guidance_interval == (0.4, 1)
+    assert "interval" in page.refused("generate", "a thing", settings={"guidance_interval": "all"}, **QUICK)
 
 
 def _timeline(page: Page, **source: Any) -> dict[str, Any]:
@@ -153,6 +160,10 @@ def test_what_is_refused(page: Page) -> None:
         "does not fit": {"frames": 8},
         "noise": {"task": "image-to-video", "image": image, "noise": 1.5},
         "few words": {"prompt": " "},
+        "no setting 'dream'": {"settings": {"dream": 1}},
+        "not valid at cache": {"settings": {"cache": 2}},
+        "from its lower sigma to its higher": {"settings": {"guidance_interval": [1, 0.4]}},
+        "not by a path": {"settings": {"loras": [{"path": "/etc/passwd"}]}},
     }.items():
         assert words in page.refused("generate", **{"prompt": "a thing", **fields}), fields
 
