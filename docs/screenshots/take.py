@@ -1,6 +1,8 @@
 """The screenshots of the docs, from a running app with mini.
 
-python docs/screenshots/take.py [TASK|presets|sweep|queue|library|compare|models ...]
+python docs/screenshots/take.py [TASK|presets|sweep|queue|library|compare|guide ...]
+
+The guide and the page Models are those of an imagined machine with a card of 12 GB and no model but mini.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from pusa_app.models.machine import imagined
 from pusa_app.timeline import TASKS
 from tests.browser.conftest import ARGUMENTS, CHROMIUM, serve
 from tests.browser.pages import choose, shown
@@ -28,30 +31,62 @@ LOOKS: dict[str, dict[str, Any]] = {
     "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
     "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
 }
+HUB = Path(tempfile.gettempdir()) / "huggingface"  # its name is on the page Models
 VISITORS = {"light": "192.0.2.1", "dark": "192.0.2.2", "phone": "192.0.2.3"}
 CLIPS = ("a red star spins over a dark blue background", "a yellow ring moves right", "a green cross grows on black")
 
 
 def main(wanted: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
-        servers = serve(Path(folder), {"PUSA_TEST_FAKE": "0"})
-        url = next(servers).url
         browser = play.chromium.launch(executable_path=next(p for p in CHROMIUM if Path(p).exists()), args=ARGUMENTS)
-        for look, options in LOOKS.items():
-            # Each look is a visitor of his own, with a queue and a library of his own.
-            page = browser.new_context(**options, extra_http_headers={"X-Real-IP": VISITORS[look]}).new_page()
-            page.set_default_timeout(180_000)
-            page.goto(url)
-            page.wait_for_selector("#generate")
-            page.wait_for_function("localStorage.getItem('pusa-owner') !== null")
-            for name in TASKS:
-                if name in wanted or not wanted:
-                    take_task(page, name, look)
-            for name, take in PAGES.items():
-                if name in wanted or not wanted:
-                    take(page, look)
+        if wanted != ["guide"]:
+            take_all(browser, Path(folder) / "mini", wanted)
+        if "guide" in wanted or not wanted:
+            take_guide(browser, Path(folder) / "guide")
         browser.close()
-        servers.close()
+
+
+def take_all(browser: Any, folder: Path, wanted: list[str]) -> None:
+    """The tasks and the pages, as they are with mini."""
+    folder.mkdir()
+    servers = serve(folder, {"PUSA_TEST_FAKE": "0"})
+    url = next(servers).url
+    for look, options in LOOKS.items():
+        # Each look is a visitor of his own, with a queue and a library of his own.
+        page = open_app(browser, url, **options, extra_http_headers={"X-Real-IP": VISITORS[look]})
+        for name in TASKS:
+            if name in wanted or not wanted:
+                take_task(page, name, look)
+        for name, take in PAGES.items():
+            if name in wanted or not wanted:
+                take(page, look)
+    servers.close()
+
+
+def take_guide(browser: Any, folder: Path) -> None:
+    """What is offered on a machine that could run a real model, before the second click; and the page Models."""
+    folder.mkdir()
+    machine = imagined(12, 32, "NVIDIA GeForce RTX 3060", (8, 6)).model_dump_json()
+    servers = serve(folder, {"PUSA_TEST_FAKE": "0", "PUSA_TEST_MACHINE": machine, "HF_HOME": str(HUB)})
+    url = next(servers).url
+    for look, options in LOOKS.items():
+        page = open_app(browser, url, **options)
+        page.locator("#guide .g-words").wait_for()
+        page.locator("#guide .g-open").click()
+        save(page, f"guide-{look}")
+        open_page(page, "Models")
+        page.wait_for_timeout(2000)
+        save(page, f"models-{look}")
+    servers.close()
+
+
+def open_app(browser: Any, url: str, **options: Any) -> Any:
+    page = browser.new_context(**options).new_page()
+    page.set_default_timeout(180_000)
+    page.goto(url)
+    page.wait_for_selector("#generate")
+    page.wait_for_function("localStorage.getItem('pusa-owner') !== null")
+    return page
 
 
 def take_task(page: Any, name: str, look: str) -> None:
@@ -110,6 +145,9 @@ def take_library(page: Any, look: str) -> None:
             run(page, page.locator(".gallery-chip").nth(number).click)
     open_page(page, "Library")
     page.wait_for_selector(".lib-open")
+    for to in ("document.body.scrollHeight", "0"):  # pictures come when they are seen
+        page.evaluate(f"scrollTo(0, {to})")
+        page.wait_for_timeout(1500)
     save(page, f"library-{look}")
     page.locator(".lib-open").first.click()
     page.wait_for_function("document.querySelector('.lib-one video')?.currentTime > 0.5")
@@ -129,14 +167,12 @@ def take_compare(page: Any, look: str) -> None:
     page.locator(".lib-pair .lib-quiet").first.click()
 
 
-def take_models(page: Any, look: str) -> None:
-    open_page(page, "Models")
-    page.wait_for_timeout(2000)
-    save(page, f"models-{look}")
-
-
 def open_page(page: Any, name: str) -> None:
-    page.get_by_role("tab", name=name).click()
+    tab = page.get_by_role("tab", name=name)
+    if not tab.is_visible():  # on a phone some are in a menu
+        page.locator("#pages .overflow-menu > button").click()
+        tab = page.locator("#pages .overflow-dropdown button", has_text=name)
+    tab.click()
     page.wait_for_timeout(500)
 
 
@@ -164,7 +200,6 @@ PAGES = {
     "queue": take_queue,
     "library": take_library,
     "compare": take_compare,
-    "models": take_models,
 }
 
 if __name__ == "__main__":
