@@ -148,7 +148,8 @@ class Studio:
 
     def _check_loras(self, work: Work, owner: str) -> None:
         # As with models: a visitor may name what is here, and only whoever sits at the machine any file of it.
-        if owner != LOCAL and work.with_bare_loras() != work:
+        recipes = [work] if isinstance(work, Recipe) else work.recipes
+        if owner != LOCAL and not all(lora.named for recipe in recipes for lora in recipe.loras):
             raise ModelError("A LoRA is chosen by its name here, not by a path.")
 
     def _add(self, works: Sequence[Work], owner: str, embed: bool) -> list[Job]:

@@ -279,7 +279,7 @@ class Planned:
 
     def worked(self, step_seconds: float | None, lean: int) -> None:
         """Remember it."""
-        from pusa_app.models.fitting import worth_remembering
+        from pusa_app.models.fitting import by_hand, worth_remembering
 
         if worth_remembering(self._run, lean):
             self._memory.remember(
@@ -288,7 +288,8 @@ class Planned:
                 self.plan,
                 step_seconds=step_seconds if self._plain else None,
                 peak=memory_held(),
-                stepped_down=lean > 0,
+                # Not what was chosen by hand: it would stay when the choice is taken back.
+                stepped_down=lean > 0 and not by_hand(),
             )
 
 

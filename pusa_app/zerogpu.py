@@ -67,7 +67,7 @@ def _guess(recipe: Recipe, card: ModelCard) -> float:
     timeline, spec = recipe.timeline, card.spec
     tokens = timeline.grid.num_slots * timeline.width * timeline.height / spec.size_multiple**2
     weights = _size(card.folder / "transformer") / BYTES_PER_WEIGHT if card.folder else 0.0
-    passes = 1 if recipe.guidance == 1 or spec.distilled else 2
+    passes = 1 if not recipe.guided or spec.distilled else 2
     return passes * 2 * weights * tokens * (1 + ATTENTION) / FLOPS
 
 

@@ -36,7 +36,7 @@ class FirstBlockCache:
     def __init__(self) -> None:
         self._threshold = 0.0
         self._memories: dict[tuple[int, int], _Memory] = {}
-        self._texts = 0  # of the last step
+        self._of = 0, 0  # how many texts the last step had, and which model it was
         self._decided = False
         self.forwards, self.skipped = 0, 0  # since it was turned on
 
@@ -55,9 +55,9 @@ class FirstBlockCache:
         if self._threshold == 0:
             yield
             return
-        if texts != self._texts:  # guidance began or ended
+        if (texts, id(model)) != self._of:  # guidance began or ended, or the other expert works from here on
             self._memories.clear()
-            self._texts = texts
+            self._of = texts, id(model)
         memory = self._memories.setdefault((id(model), number), _Memory())
         run = _Run(memory, self._threshold, sigma, None if number == 0 else self._decided)
         lists = {name: getattr(model, name) for name in BLOCKS if hasattr(model, name)}

@@ -120,7 +120,7 @@ class Fit:
                     from diffusers.hooks import apply_group_offloading
 
                     apply_group_offloading(
-                        encoder, onload_device=place, offload_type="block_level", num_blocks_per_group=1
+                        stack_of(encoder), onload_device=place, offload_type="block_level", num_blocks_per_group=1
                     )
                 elif self.plan.text_quantization == "none":
                     encoder = encoder.to(place)
@@ -250,6 +250,15 @@ class Fit:
             yield
         finally:
             vae.disable_tiling()
+
+
+def stack_of(encoder: torch.nn.Module) -> torch.nn.Module:
+    """The part of a text encoder that has its blocks as a list: diffusers looks for them nowhere deeper, and would
+    bring an encoder that wraps its stack, as T5 does, to the GPU whole."""
+    for part in (encoder, *encoder.children()):
+        if any(isinstance(child, torch.nn.ModuleList) for child in part.children()):
+            return part
+    return encoder
 
 
 def _torchao(kind: str) -> Any:

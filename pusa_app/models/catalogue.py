@@ -65,8 +65,8 @@ def get_card(model_id: str) -> ModelCard:
             _check_folder(folder)
             return entry.card(folder)
         return _read_card(folder, model_id)
-    folder = Path(model_id).expanduser()
-    if _is_folder(folder):
+    folder = _folder_at(model_id)
+    if folder is not None:
         return _read_card(folder, model_id)
     at_hand = [name for name, entry in known.items() if entry is None or entry.here or Home.here().folder(name)]
     raise ModelError(f"There is no model {model_id[:100]!r}: choose {', '.join(at_hand)}, or give a model folder.")
@@ -197,8 +197,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _is_folder(path: Path) -> bool:
+def _folder_at(text: str) -> Path | None:
     try:
-        return path.is_dir()
-    except (OSError, ValueError):  # a name that no file system takes
-        return False
+        path = Path(text).expanduser()
+        return path if path.is_dir() else None
+    except (OSError, ValueError, RuntimeError):  # a name that no file system takes, the home of nobody
+        return None

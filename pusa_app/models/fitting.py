@@ -39,6 +39,7 @@ from pusa_app.timeline import Recipe, Sweep, plan_of
 
 PLANS_FILE = "plans.json"
 BY_HAND = "PUSA_PLAN"
+ONLY_FASTER = ("compile", "batched")  # and change nothing
 MAX_REMEMBERED = 200  # of one machine
 # After memory ran out the next plan needs so much of what the one before needed, or less.
 STEP_DOWN = 0.8
@@ -155,8 +156,10 @@ def plan_of_run(
     work: Work, model_id: str, lean: int = 0, loaded: MemoryPlan | None = None, memory: Memory | None = None
 ) -> MemoryPlan:
     """The plan for a run. lean: how many times memory ran out in it. loaded: the plan that the model is loaded with,
-    which stays when it does as well. Raises ModelError for a choice by hand that cannot be."""
-    chosen = plan_for(model_id, work, memory, by_hand())
+    which stays when it does as well. Raises ModelError for a choice by hand that cannot be; what is only to be faster
+    is left out of a run that it does not suit."""
+    fixed = {n: v for n, v in by_hand().items() if not (n in ONLY_FASTER and v is True and blocked(work, n, v))}
+    chosen = plan_for(model_id, work, memory, fixed)
     for _ in range(lean):
         chosen = _step_down(work, chosen)
     if loaded is None or lean:
@@ -274,4 +277,5 @@ def _is_pace(value: Any) -> bool:
 
 def _kind(model_id: str, work: Work) -> str:
     guided = "guided" if work.guided else "plain"
-    return f"{model_id} {work.size[0]}x{work.size[1]}x{work.slots} {guided} {work.clip_frames}"
+    cached = " cached" if work.cached else ""
+    return f"{model_id} {work.size[0]}x{work.size[1]}x{work.slots} {guided} {work.clip_frames}{cached}"

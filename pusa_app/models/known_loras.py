@@ -12,6 +12,7 @@ from pusa_app.models.card import Lora, ModelCard
 from pusa_app.models.entry import Entry, entries
 from pusa_app.models.home import Home
 from pusa_app.models.lora import find_loras, loras_dir, read_entries
+from pusa_app.timeline import is_name
 
 SUFFIX = ".safetensors"
 MOST = 200  # of the folder of LoRAs
@@ -63,8 +64,7 @@ def checked_lora(place: str) -> str:
             raise ModelError(f"{path.name} is not a safetensors file, or it is damaged: get it again.") from None
         if not names:
             raise ModelError(f"{path.name} is no LoRA: it has no lora_A or lora_down in it.")
-    given = Path(place).expanduser()
-    return place if given.name == place and not given.exists() else str(given.absolute())
+    return place if is_name(place) else str(Path(place).expanduser().absolute())
 
 
 def _own(lora: Lora) -> KnownLora:

@@ -32,7 +32,7 @@ from pusa_app.models.convert_wan import WAN
 from pusa_app.models.native import PICKLES, Cut, one_line
 from pusa_app.models.native_names import hunyuan_mapping, ltx_mapping
 from pusa_app.settings import default_data_dir
-from pusa_app.timeline import LoraChoice
+from pusa_app.timeline import LoraChoice, is_name
 
 if TYPE_CHECKING:
     import torch
@@ -92,18 +92,20 @@ def find_loras(name: str) -> list[Path]:
 
     Several only where a folder holds one for each of two experts. Raises ModelError with one line.
     """
-    given = Path(name).expanduser()
-    places = [given]
-    if given.name == name:
-        data = default_data_dir()
-        places += [data / "loras" / name, data / "loras" / f"{name}.safetensors", data / "models" / name / "loras"]
+    data = default_data_dir()
     try:
+        if is_name(name):
+            places = [data / "loras" / name, data / "loras" / f"{name}.safetensors", data / "models" / name / "loras"]
+        else:
+            places = [Path(name).expanduser()]
         found = next((path for path in places if path.exists()), None)
         files = _files_of(found) if found is not None else []
-    except (OSError, ValueError):  # a name that no file system takes
+    except (OSError, ValueError, RuntimeError):  # a name that no file system takes, the home of nobody
         files = []
     if not files:
-        raise ModelError(f"There is no LoRA {name[:200]}: give the path of its file, or put it into {loras_dir()}.")
+        # Where the data folder is, is nothing for whoever visits a shared page.
+        place = "the folder loras of the data folder"
+        raise ModelError(f"There is no LoRA {name[:200]}: give the path of its file, or put it into {place}.")
     for file in files:
         if file.suffix.lower() in PICKLES:
             raise ModelError(

@@ -141,7 +141,8 @@ def _would_do(machine: Machine) -> str:
     for gigabytes in USUAL_GPUS:
         if gigabytes * GIB <= machine.gpu_bytes:
             continue
-        other = imagined(gigabytes, machine.ram_bytes / GIB)
+        free = {"free_ram_bytes": machine.free_ram_bytes, "disk_bytes": machine.disk_bytes}
+        other = imagined(gigabytes, machine.ram_bytes / GIB).model_copy(update=free)
         fitting = next((entry for entry in models if _planned(entry.id, other, None)[1].fits), None)
         if fitting is not None:
             return f"With a GPU of NVIDIA that has {gigabytes} GB, {fitting.title} would run."

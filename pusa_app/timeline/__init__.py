@@ -5,7 +5,16 @@ from pusa_app.timeline.builders import Given
 from pusa_app.timeline.grid import MAX_FRAMES, FrameGrid, frames_for_slots, nearest_length
 from pusa_app.timeline.options import Options, TaskNoise
 from pusa_app.timeline.plan import Kept, Made, Piece, Plan
-from pusa_app.timeline.recipe import LATER_FIELDS, MAX_SEED, WHOLE_INTERVAL, LoraChoice, Recipe, TaskName, build
+from pusa_app.timeline.recipe import (
+    LATER_FIELDS,
+    MAX_SEED,
+    WHOLE_INTERVAL,
+    LoraChoice,
+    Recipe,
+    TaskName,
+    build,
+    is_name,
+)
 from pusa_app.timeline.remap import remap
 from pusa_app.timeline.schedule import MAX_STEPS, NoiseSchedule, ScheduleSpec
 from pusa_app.timeline.sweep import MAX_CELLS, Axis, PresetAxis, Sweep, is_sweep, new_sweep
@@ -59,6 +68,7 @@ __all__ = [
     "build",
     "frames_for_slots",
     "get_task",
+    "is_name",
     "is_sweep",
     "nearest_length",
     "new_sweep",

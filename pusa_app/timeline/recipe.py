@@ -43,6 +43,11 @@ TaskName = Literal[
 ]
 
 
+def is_name(text: str) -> bool:
+    """Whether a text is the name of something, and no path: nothing in it leads anywhere."""
+    return text.strip(".") != "" and not re.search(r"[/\\~:\0]", text)
+
+
 class LoraChoice(BaseModel):
     """A LoRA on the model: a file, or the name of one that this machine knows, and how strongly it works.
 
@@ -54,6 +59,11 @@ class LoraChoice(BaseModel):
     path: str = Field(min_length=1, max_length=4096)
     strength: float = Field(default=1.0, ge=-10, le=10, allow_inf_nan=False)
     expert: Literal["high", "low"] | None = None
+
+    @property
+    def named(self) -> bool:
+        """Whether it is one that the machine knows by its name, and not a file anywhere."""
+        return is_name(self.path)
 
 
 class Recipe(BaseModel):

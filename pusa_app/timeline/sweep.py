@@ -143,13 +143,13 @@ class Sweep(BaseModel):
             raise ValueError(f"{count} videos are too many: {MAX_CELLS} is the most")
         if len({(axis.kind, getattr(axis, "keyframe", None)) for axis in self.axes}) < len(self.axes):
             raise ValueError(f"both axes vary the same thing ({self.axes[0].kind})")
-        if len({(r.model, r.timeline.width, r.timeline.height, r.timeline.grid.fps) for r in self._recipes()}) > 1:
+        if len({(r.model, r.timeline.width, r.timeline.height, r.timeline.grid.fps) for r in self.recipes}) > 1:
             raise ValueError("all of its recipes must be for one model, size and frame rate")
         for axis in self.axes:
             if axis.kind == "preset" and len(axis.recipes) != len(axis.values):
                 raise ValueError(f"{len(axis.recipes)} recipes do not go with {len(axis.values)} presets")
             if axis.kind == "noise":
-                have = min(len(recipe.timeline.keyframes) for recipe in self._recipes())
+                have = min(len(recipe.timeline.keyframes) for recipe in self.recipes)
                 if axis.keyframe >= have:
                     raise ValueError(f"there is no such keyframe to vary: the timeline has {have}")
         return self
@@ -188,7 +188,7 @@ class Sweep(BaseModel):
     @property
     def paths(self) -> list[str]:
         """The files of its recipes, in their order."""
-        return [path for recipe in self._recipes() for path in recipe.paths]
+        return [path for recipe in self.recipes for path in recipe.paths]
 
     def with_paths(self, change: Callable[[str], str]) -> Sweep:
         """The same sweep with other names for its files."""
@@ -210,7 +210,9 @@ class Sweep(BaseModel):
         )
         return self.model_copy(update={"recipe": self.recipe.with_bare_loras(), "axes": axes})
 
-    def _recipes(self) -> list[Recipe]:
+    @property
+    def recipes(self) -> list[Recipe]:
+        """The recipe that is varied, and those of its presets."""
         return [self.recipe, *(r for axis in self.axes if axis.kind == "preset" for r in axis.recipes)]
 
     def to_json(self) -> str:

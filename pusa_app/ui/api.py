@@ -86,7 +86,7 @@ class _Endpoints:
                 options=chosen,
                 color_match=color_match,
             )
-            return self._submit(_with_settings(recipe, settings or {}))
+            return self._submit(_with_settings(recipe, {} if settings is None else settings))
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
@@ -130,8 +130,10 @@ class _Endpoints:
         return from_timeline(checked).model_dump(mode="json"), said
 
 
-def _with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
+def _with_settings(recipe: Recipe, settings: Any) -> Recipe:
     """A recipe with fields that few want."""
+    if not isinstance(settings, dict):
+        raise RecipeError('The settings are an object such as {"cache": 0.1}.')
     if unknown := sorted(set(settings) - set(LATER_FIELDS)):
         known = ", ".join(LATER_FIELDS)
         raise RecipeError(f"There is no setting {str(unknown[0])[:40]!r}: the settings are {known}.")

@@ -46,7 +46,12 @@ def faster_of(spec: BackboneSpec, recipe: Recipe | None = None) -> list[dict[str
     low, high = (0.0, 1.0) if recipe is None else recipe.guidance_interval
     from_noise, down_to = _interval(spec)
     return [
-        gr.update(value=0.0 if recipe is None else recipe.cache, **_cache(spec)),
+        # What somebody chose elsewhere stays what it is.
+        gr.update(
+            value=0.0 if recipe is None else recipe.cache,
+            maximum=MOST if recipe is None else max(MOST, recipe.cache),
+            **_cache(spec),
+        ),
         gr.update(value=high, **from_noise),
         gr.update(value=low, **down_to),
         gr.update(value=None if recipe is None else recipe.guidance_2, visible=not no_second(spec)),

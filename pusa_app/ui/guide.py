@@ -72,12 +72,14 @@ class Advice:
         self.first = recommended(told)
 
 
-def page_value(advice: Advice, found: Sequence[State]) -> dict[str, Any]:
+def page_value(advice: Advice, found: Sequence[State], downloads: Downloads) -> dict[str, Any]:
     """What stands above the models on their page: {machine, verdict: what to say, first: the id of the model that is
-    offered there, or ""}."""
+    offered there, or ""}. What is on its way is offered no more."""
     first = advice.first if advice.first is not None and not _real(found) else None
     value = {"machine": strings.GUIDE_MACHINE.format(machine=advice.machine), "verdict": "", "first": ""}
-    if first is not None:
+    if first is not None and first.id in downloads.running:
+        value["verdict"] = f"{first.runs}."
+    elif first is not None:
         value |= {"first": first.id, "verdict": first.question}
     elif not _real(found):
         value["verdict"] = advice.verdict
@@ -112,7 +114,7 @@ def card_value(
     return {
         "show": True,
         "intro": strings.GUIDE_INTRO.format(machine=advice.machine),
-        "moving": mine[-1] if mine else "",
+        "moving": next((one for one in mine if one in downloads.running), mine[-1] if mine else ""),
         "offers": [_shown(one, row_of[one.id]) for one in ordered],
     }
 

@@ -21,7 +21,7 @@ from pusa_app.models.weights import State, add, removal, remove, size_words, sta
 from pusa_app.models.weights.downloads import Download, Downloads
 from pusa_app.models.weights.token import drop_token, has_token, save_token
 from pusa_app.pace import clock
-from pusa_app.studio import Studio, cards
+from pusa_app.studio import Studio, cards, default_card
 from pusa_app.timeline import TASKS
 from pusa_app.ui import guide, strings
 from pusa_app.ui.drawn import Drawn
@@ -70,7 +70,8 @@ class Models:
             view.tick(self._arrive, None, out, **POLLING)
         chosen = [self.view, self.guide, pages, *form.with_model_outputs]
         self.guide.act(self._guide, form.with_model_inputs, chosen, **QUIET).then(**form.news)
-        self.view.act(self._act, None, out, **QUIET)
+        with_form = [self.view, self.guide, *form.with_model_outputs]
+        self.view.act(self._act_and_choose, form.with_model_inputs, with_form, **QUIET).then(**form.news)
         self.view.add(self._add, None, out, **QUIET)
         self.view.token(self._token, None, out, **QUIET)
 
@@ -94,6 +95,16 @@ class Models:
                 gr.Info(_removed(remove(self._home, model_id)), duration=5)
         return self._all(request)
 
+    def _act_and_choose(self, request: gr.Request, event: gr.EventData, chosen: str, *form: Any) -> list[Any]:
+        """A button of the page. When the model that the form holds is gone, the form goes back to the usual one."""
+        view, card, model = self._act(request, event)
+        here = {one.id for one in cards()}
+        if chosen in here:
+            return [view, card, model, *(gr.skip() for _ in self._form.with_model_outputs[1:])]
+        with told_to_user():
+            first, *others = self._form.with_model(default_card().id, *form)
+        return [view, card, model | first, *others]
+
     def _guide(self, request: gr.Request, event: gr.EventData, _: str, *form: Any) -> list[Any]:
         """A button of the guide: whoever gets a model sees how far it is where models are. form: what it holds."""
         verb, model_id, there = str(event.verb), str(event.id)[:MOST], gr.update(selected="models")
@@ -102,6 +113,9 @@ class Models:
             return [gr.skip(), gr.skip(), there, *unchanged]
         if verb == "use":
             with told_to_user():
+                self._check(request)
+                if model_id not in {card.id for card in cards()}:
+                    raise ModelError(strings.MODELS_NOT_HERE)
                 chosen = self._form.with_model(model_id, *form)
             self._downloads.forget(model_id)
             view, card, model = self._all(request)
@@ -150,7 +164,7 @@ class Models:
         if may:
             advice = self._advisor.ask(found)
             card = guide.card_value(advice, found, value["models"], self._downloads, may)
-            value["guide"] = guide.page_value(advice, found)
+            value["guide"] = guide.page_value(advice, found, self._downloads)
             value["models"] = [row | guide.row_words(advice, row["id"]) for row in value["models"]]
         return [value, card, gr.update(**model_choices(cards()))]
 

@@ -298,6 +298,7 @@ MODELS_FORGET = "{title} is your folder {folder}: it is taken off this list, and
 MODELS_REMOVED = "{title} is deleted; {size} are free again."
 MODELS_FORGOTTEN = "{title} is off the list; your folder is as it was."
 MODELS_ADDED = "{id} is on the list now."
+MODELS_NOT_HERE = "That model is not here: download it first."
 MODELS_NO_PATH = "Say where the folder or file is."
 MODELS_BAD_PATH = "That is no path: write where the folder or file is."
 MODELS_TOKEN_KEPT = "The token of {name} is kept."

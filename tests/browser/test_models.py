@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import Server, serve
-from tests.browser.pages import generate, toasts, video_frames
+from tests.browser.pages import generate, new_video, shown, toasts, video_frames
 from tests.browser.test_create import PHONE
 from tests.conftest import PARITY_DATA, TINY_SPEC
 from tests.hub_server import Hub
@@ -194,10 +194,19 @@ def test_a_folder_of_ones_own(server: Server, visit: Visit, tiny_mochi: Path, tm
     page.get_by_role("button", name="Use it").click()
     wait_for_state(page, "mine-b", "here")
     assert "mine <b>" in row(page, "mine-b").inner_text()
+    # The form holds it when it goes: then the form goes back to the usual model.
+    choose_model(page, "mine <b>")
+    page.wait_for_function("document.querySelector('#length input[type=number]').value === '85'")
+    open_models(page)
     row(page, "mine-b").get_by_role("button", name="Forget…").click()
     row(page, "mine-b").get_by_role("button", name="Take it off the list").click()
     row(page, "mine-b").wait_for(state="detached")
     assert (tiny_mochi / "model_index.json").is_file()
+    page.get_by_role("tab", name="Create").click()
+    page.wait_for_function("document.querySelector('#length input[type=number]').value !== '85'")
+    before = shown(page)
+    generate(page, "a red ball moves right")
+    assert len(new_video(page, before, tmp_path)) > 0
 
 
 def test_a_stranger_may_look_and_no_more(server: Server, visit: Visit, shot: Shot) -> None:

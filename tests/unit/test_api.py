@@ -161,6 +161,8 @@ def test_what_is_refused(page: Page) -> None:
         "noise": {"task": "image-to-video", "image": image, "noise": 1.5},
         "few words": {"prompt": " "},
         "no setting 'dream'": {"settings": {"dream": 1}},
+        "settings are an object": {"settings": [{}]},
+        "not by a path.": {"settings": {"loras": [{"path": "~nosuch"}]}},
         "not valid at cache": {"settings": {"cache": 2}},
         "from its lower sigma to its higher": {"settings": {"guidance_interval": [1, 0.4]}},
         "not by a path": {"settings": {"loras": [{"path": "/etc/passwd"}]}},

@@ -188,6 +188,15 @@ class TestFirstBlockCache:
             model(x)
         assert (cache.forwards, cache.skipped) == (7, 4), "another number of texts is another beginning"
 
+    def test_of_two_experts_one_is_remembered(self):
+        """What is known of the first is of no use below the boundary, and takes gigabytes."""
+        first, second, cache, x = Blocks(), Blocks(), FirstBlockCache(), torch.ones(1, 8, 2)
+        cache.set(0.5)
+        for model in (first, first, second):
+            with cache.around(model, torch.ones(1)):
+                model(x)
+        assert (cache.forwards, cache.skipped, len(cache._memories)) == (3, 1, 1)
+
     def test_a_forward_that_fails_leaves_nothing_behind(self):
         model, cache, x = Blocks(), FirstBlockCache(), torch.ones(1, 8, 2)
         blocks = model.blocks

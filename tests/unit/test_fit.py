@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
 from pusa_app.backbones.base import Text
 from pusa_app.backbones.embeddings import Embeddings
-from pusa_app.backbones.fit import Fit
+from pusa_app.backbones.fit import Fit, stack_of
 from pusa_app.backbones.mochi import MochiBackbone
 from pusa_app.backbones.tiles import decode_tiled
 from pusa_app.models import load_backbone
@@ -62,6 +63,15 @@ class TestPlans:
         torch.testing.assert_close(z, usual.encode_frames(frames), atol=1e-5, rtol=1e-5)
         pixels = [np.concatenate(list(backbone.decode(z))).astype(int) for backbone in (fitted, usual)]
         assert np.abs(pixels[0] - pixels[1]).max() <= 1
+
+    def test_the_blocks_of_every_text_encoder_are_found(self) -> None:
+        """diffusers takes an encoder in whose children it finds no list of blocks for one single block."""
+        small = {"vocab_size": 8, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 3, "num_heads": 2}
+        for encoder in (T5EncoderModel(T5Config(**small)), UMT5EncoderModel(UMT5Config(**small))):
+            lists = [part for part in stack_of(encoder).children() if isinstance(part, torch.nn.ModuleList)]
+            assert [len(part) for part in lists] == [3]
+            held = sum(p.numel() for p in stack_of(encoder).parameters())
+            assert held == sum(p.numel() for p in encoder.parameters()), "nothing is left outside"
 
     def test_blocks_on_the_disk_leave_memory_and_the_disk(
         self, tiny_mochi: Path, tiny_spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -180,6 +180,19 @@ class TestFaster:
         monkeypatch.delenv("PUSA_PLAN")
         assert plan_of_run(work, "pusa-v0.5").attention == "native"
 
+    def test_what_is_only_faster_is_left_out_where_it_does_not_pay(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        machine = imagined(24, 64, "RTX 4090")
+        large, small = work_for("pusa-v0.5", machine), work_for("mini", machine)
+        monkeypatch.setenv("PUSA_PLAN", "compile=on")
+        assert plan_of_run(large, "pusa-v0.5").compile
+        assert not plan_of_run(small, "mini").compile
+
+    def test_what_is_remembered_of_a_run_with_a_cache_is_for_such_runs(self, tmp_path: Path) -> None:
+        machine, memory = imagined(24, 64, "RTX 4090"), Memory(tmp_path)
+        work, cached = work_for("pusa-v0.5", machine), work_for("pusa-v0.5", machine, cached=True)
+        memory.remember("pusa-v0.5", cached, best(cached), stepped_down=True)
+        assert memory.plan("pusa-v0.5", cached) is not None and memory.plan("pusa-v0.5", work) is None
+
     def test_a_cache_takes_memory(self) -> None:
         machine = imagined(48, 128, "RTX 6000 Ada")
         work = work_for("pusa-v0.5", machine, cached=True)

@@ -265,8 +265,9 @@ def test_damaged_missing_and_foreign_kinds_are_refused(loras, tmp_path, pusa_pic
 
 def test_names_are_looked_up_in_the_data_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("PUSA_DATA_DIR", str(tmp_path))
-    with pytest.raises(ModelError, match=str(tmp_path / "loras")):
+    with pytest.raises(ModelError, match="folder loras of the data folder") as caught:
         find_loras("mine")
+    assert str(tmp_path) not in str(caught.value), "where that is, is nothing for visitors"
     (tmp_path / "loras").mkdir()
     mine = tmp_path / "loras" / "mine.safetensors"
     shutil.copy(DATA / "pusa_lora.safetensors", mine)
@@ -279,6 +280,29 @@ def test_names_are_looked_up_in_the_data_folder(tmp_path, monkeypatch):
     shutil.copy(mine, pair / "other.safetensors")
     with pytest.raises(ModelError, match="holds several LoRAs"):
         find_loras("lightning")
+
+
+def test_a_name_is_no_path(tmp_path, monkeypatch):
+    """A visitor of a shared page may name a LoRA, and must not learn what lies elsewhere."""
+    monkeypatch.setenv("PUSA_DATA_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(DATA / "pusa_lora.safetensors", tmp_path / "here.safetensors")
+    for path in (str(tmp_path / "here.safetensors"), "./here.safetensors", f"../{tmp_path.name}/here.safetensors"):
+        assert [found.resolve() for found in find_loras(path)] == [(tmp_path / "here.safetensors").resolve()]
+    for name in ("here.safetensors", "~nosuch/x.safetensors", "~nosuch", "..", "\0"):
+        with pytest.raises(ModelError, match="There is no LoRA"):
+            find_loras(name)
+    named = {
+        "mine": True,
+        "a.b c": True,
+        "..": False,
+        "~": False,
+        "~a": False,
+        "a/b": False,
+        "a\\b": False,
+        "C:x": False,
+    }
+    assert {path: LoraChoice(path=path).named for path in named} == named
 
 
 def test_own_loras_are_always_on_and_may_be_given_another_strength(wan):

@@ -212,7 +212,9 @@ def add(home: Home, path: Path, model_id: str | None = None) -> str:
     for the part of a catalogue's model that it would have been downloaded for. Nothing is copied. Raises ModelError
     with one line when it is not used.
     """
-    path = path.expanduser().absolute()
+    with contextlib.suppress(RuntimeError):  # the home of nobody
+        path = path.expanduser()
+    path = path.absolute()
     known = entries(home.data_dir)
     if model_id is not None and model_id not in known and not re.fullmatch(ID, model_id):
         raise ModelError(f"{model_id[:100]!r} cannot be the id of a model: use a-z, 0-9, dots, dashes and underscores.")
