@@ -100,7 +100,8 @@ function draw() {
 
 setInterval(() => {
   const moves = (props.value?.offers || []).some(one => one.state === 'busy');
-  if (moves && element.isConnected && !document.hidden) trigger('tick', {});
+  // Where it is not seen the page Models asks, or nobody needs to know.
+  if (moves && root.offsetParent !== null && !document.hidden) trigger('tick', {});
 }, 1000);
 root.setAttribute('role', 'region');
 root.setAttribute('aria-label', WORDS.title);
