@@ -48,6 +48,13 @@ class FirstBlockCache:
         self._threshold = threshold
         self._memories.clear()
 
+    def turn_to(self, model: Any, texts: int = 1) -> None:
+        """Forget where guidance begins or ends, or the other expert works from here on. Called before that comes to the
+        GPU, what is forgotten leaves it first."""
+        if (texts, id(model)) != self._of:
+            self._memories.clear()
+            self._of = texts, id(model)
+
     @contextlib.contextmanager
     def around(self, model: Any, sigma: torch.Tensor, number: int = 0, texts: int = 1) -> Iterator[None]:
         """Inside, one forward of a transformer may leave out its blocks but the first. sigma (F,): slots without noise
@@ -55,9 +62,7 @@ class FirstBlockCache:
         if self._threshold == 0:
             yield
             return
-        if (texts, id(model)) != self._of:  # guidance began or ended, or the other expert works from here on
-            self._memories.clear()
-            self._of = texts, id(model)
+        self.turn_to(model, texts)
         memory = self._memories.setdefault((id(model), number), _Memory())
         run = _Run(memory, self._threshold, sigma, None if number == 0 else self._decided)
         lists = {name: getattr(model, name) for name in BLOCKS if hasattr(model, name)}

@@ -6,6 +6,7 @@ FolderBackbone that differ.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -31,7 +32,7 @@ MODEL_TIME = 1000
 MAX_CACHED_TEXTS = 64
 
 
-class FolderBackbone:
+class FolderBackbone(ABC):
     """A model whose parts are in a diffusers folder: text encoder, one transformer or two experts, VAE."""
 
     takes_level: ClassVar[bool] = False
@@ -178,6 +179,7 @@ class FolderBackbone:
         expert = self.expert(float(sigma.max()) if level is None else level)
         tokens = z[0].numel() // self.spec.patch**2
         x, time = z[None].to(self.fit.dtype), self.model_time(sigma.float())[None]
+        self.cache.turn_to(expert, len(texts))
         self.fit.need(expert)
         # Batched texts take twice the activations; it pays where a step is mostly overhead.
         together = len(texts) > 1 and self.fit.batches(tokens) and self.can_batch(texts)
@@ -214,23 +216,23 @@ class FolderBackbone:
 
     # --- what a family says of itself ---------------------------------------------------------------------------------
 
+    @abstractmethod
     def forward(self, expert: Any, x: torch.Tensor, time: torch.Tensor, texts: Sequence[Text]) -> torch.Tensor:
         """x (B, C, F, h, w), model time (B, F), B texts -> velocities z0 - eps (B, C, F, h, w)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decoded(self, raw: torch.Tensor, slots: int | None) -> Iterator[torch.Tensor]:
         """Raw latents (C, F, h, w) -> pieces of frames (3, n, H, W) in [-1, 1]. slots: to decode at once."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def geometry(transformer: Any, vae: Any) -> Mapping[str, tuple[float, ...]]:
         """By the names of BackboneSpec (or in words, of what must be a known number), what the parts say."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def latent_statistics(vae: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and deviation of raw latents, (C,) each: what makes them the ones that the transformer sees."""
-        raise NotImplementedError
 
     @classmethod
     def expert_parts(cls, spec: BackboneSpec) -> tuple[str, ...]:

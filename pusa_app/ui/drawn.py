@@ -43,3 +43,11 @@ class Drawn(gr.HTML):
 
     def api_info(self) -> dict[str, Any]:
         return {"type": "object"}
+
+
+class DrawnWithEvents(Drawn):
+    """A Drawn that says in EVENTS which events its script triggers."""
+
+    def __getattr__(self, name: str) -> Any:
+        # gr.HTML takes every word in quotes in its script for an event, and Gradio asks components what they have.
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")

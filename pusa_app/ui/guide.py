@@ -21,20 +21,16 @@ from pusa_app.models.offers import Offer, machine_words, offers, recommended, ve
 from pusa_app.models.weights import State
 from pusa_app.models.weights.downloads import Downloads
 from pusa_app.ui import strings
-from pusa_app.ui.drawn import Drawn
+from pusa_app.ui.drawn import DrawnWithEvents
 
 HERE = Path(__file__).parent
 KNOWN_SECONDS = 60.0  # plans of the whole catalogue take most of a second, and free memory moves all the time
 
 
-class GuideView(Drawn):
+class GuideView(DrawnWithEvents):
     """Value: what `card_value` gives. Events: act ({verb: download | pause | use | models, id}), tick."""
 
     EVENTS = [*gr.HTML.EVENTS, "act", "tick"]  # noqa: RUF012
-
-    def __getattr__(self, name: str) -> Any:
-        # gr.HTML takes every word in quotes in its script for an event, and Gradio asks components what they have.
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
 
 def make_guide() -> GuideView:

@@ -17,7 +17,7 @@ from pusa_app.jobs import Job
 from pusa_app.studio import Studio, card_of, cards
 from pusa_app.timeline import TASKS
 from pusa_app.ui import strings
-from pusa_app.ui.drawn import Drawn
+from pusa_app.ui.drawn import Drawn, DrawnWithEvents
 from pusa_app.ui.dropped import dropped_recipe
 from pusa_app.ui.form import Form
 from pusa_app.ui.library_items import (
@@ -45,7 +45,7 @@ UNTOUCHED = {"mp4": None, "webm": "high"}
 GO_ON = ("extend", "loop")
 
 
-class LibraryView(Drawn):
+class LibraryView(DrawnWithEvents):
     """Value: what `listed` gives. Props: looks, detail, pair, file and told, each with a number `at` that is new.
 
     Events carry {query, ...}. search; look ({posters, clips}: ids); show ({id, cell}); compare ({ids});
@@ -57,10 +57,6 @@ class LibraryView(Drawn):
         *gr.HTML.EVENTS,
         *("search", "look", "show", "compare", "star", "remove", "restore", "export", "use", "frame", "go_on"),
     ]
-
-    def __getattr__(self, name: str) -> Any:
-        # gr.HTML takes every word in quotes in its script for an event, and Gradio asks components what they have.
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
 
 class Library:

@@ -19,7 +19,7 @@ from pusa_app.settings import Settings
 from pusa_app.studio import card_of
 from pusa_app.timeline import LoraChoice, build
 from pusa_app.ui import strings
-from pusa_app.ui.drawn import Drawn
+from pusa_app.ui.drawn import DrawnWithEvents
 from pusa_app.ui.visitors import is_local, told_to_user
 
 SCRIPT = Path(__file__).with_name("loras.js")
@@ -28,7 +28,7 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 FIELDS = ("name", "strength", "expert")  # of one that was chosen: Gradio takes what is called a path for its own
 
 
-class LorasField(Drawn):
+class LorasField(DrawnWithEvents):
     """Value on the page: {model, chosen: [{name, strength, expert}]}; in Python LoraChoices on the way in.
 
     Props: known, what may be chosen for `of`, a model; may: whether files may be named. Events: input, look (what is
@@ -36,10 +36,6 @@ class LorasField(Drawn):
     """
 
     EVENTS = [*gr.HTML.EVENTS, "look", "add", "distilled"]  # noqa: RUF012
-
-    def __getattr__(self, name: str) -> Any:
-        # gr.HTML takes every word in quotes in its script for an event, and Gradio asks components what they have.
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def preprocess(self, payload: Any) -> tuple[LoraChoice, ...]:
         try:

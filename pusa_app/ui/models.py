@@ -24,7 +24,7 @@ from pusa_app.pace import clock
 from pusa_app.studio import Studio, cards, default_card
 from pusa_app.timeline import TASKS
 from pusa_app.ui import guide, strings
-from pusa_app.ui.drawn import Drawn
+from pusa_app.ui.drawn import DrawnWithEvents
 from pusa_app.ui.form import Form, model_choices
 from pusa_app.ui.visitors import is_local, told_to_user
 
@@ -35,15 +35,11 @@ COUNT = itertools.count(1)  # of questions
 MOST = 4096  # characters of a path or a token
 
 
-class ModelsView(Drawn):
+class ModelsView(DrawnWithEvents):
     """Value: what `models_value` gives. Events: act ({verb, id}), add ({place, id}), token ({token}; "" forgets it),
     tick."""
 
     EVENTS = [*gr.HTML.EVENTS, "act", "add", "token", "tick"]  # noqa: RUF012
-
-    def __getattr__(self, name: str) -> Any:
-        # gr.HTML takes every word in quotes in its script for an event, and Gradio asks components what they have.
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
 
 class Models:

@@ -88,8 +88,6 @@ SIZE = StepSize(layers=2, slots=3, height=4, width=6, valid_text_tokens=5, round
 
 @pytest.fixture(params=TINY)
 def family(request):
-    if not TINY[request.param].there:
-        pytest.skip("this program does not have it")
     return TINY[request.param]
 
 
@@ -131,8 +129,6 @@ def test_operations_counted_on_meta_are_those_of_a_real_forward(family):
 @pytest.mark.parametrize(("name", "known"), [("mochi", MOCHI), ("wan", WAN_14B), ("hunyuan", HUNYUAN)])
 def test_the_planner_counts_as_many(name, known):
     """At full size, where no machine of tests has the memory: the formula of models/sizes.py."""
-    if not FAMILIES[name].there:
-        pytest.skip("this program does not have it")
     size = StepSize(layers=None, slots=9, height=60, width=80, valid_text_tokens=known.encoder.tokens)
     assert operations(FAMILIES[name], size) == pytest.approx(known.ops(9 * 30 * 40), rel=0.002)
 
