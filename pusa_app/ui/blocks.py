@@ -24,7 +24,7 @@ from pusa_app.timeline import get_task
 from pusa_app.ui import api, strings
 from pusa_app.ui.choices import NAMES, Choices
 from pusa_app.ui.drawn import Drawn
-from pusa_app.ui.form import Form, new_seed, verdicts
+from pusa_app.ui.form import Form, new_seed
 from pusa_app.ui.gallery import folder_of
 from pusa_app.ui.library import Library
 from pusa_app.ui.models import Models
@@ -158,18 +158,11 @@ class _Create:
             "fn": self._generate,
             "inputs": [*asked, *form.inputs],
             "outputs": [form.seed, form.look, *form.said[1:], *self.view, *self.news, self.added, *self.edit_view],
-            "validator": lambda *values: _passed(asked) + verdicts(values[len(asked) :]),
             **QUIET,
         }
         self._starts(form.generate.click(**run))
         self._starts(form.prompt.submit(**run))
-        sweep = {
-            "fn": self._sweep,
-            "inputs": [*run["inputs"], *form.sweep.inputs],
-            "validator": lambda *values: (
-                _passed(asked) + verdicts(values[len(asked) : len(asked) + len(NAMES)]) + _passed(form.sweep.inputs)
-            ),
-        }
+        sweep = {"fn": self._sweep, "inputs": [*run["inputs"], *form.sweep.inputs]}
         self._starts(form.sweep.run.click(**run | sweep))
         self.cells.select(self._choose_cell, [self.owner, self.job], self.view, **QUIET)
         self._wire_gallery(run)
@@ -618,11 +611,6 @@ class _Create:
 def _not_editing() -> list[Any]:
     """Updates for `edit_view` when the form is the visitor's own again."""
     return ["", gr.update(visible=False), "", strings.GENERATE, gr.update(visible=True), gr.skip()]
-
-
-def _passed(inputs: Sequence[Any]) -> list[dict[str, Any]]:
-    """Verdicts on inputs that are not judged one by one."""
-    return [gr.validate(True, "") for _ in inputs]
 
 
 def _mark(value: Any) -> str:

@@ -36,6 +36,7 @@ UPLOADS = {"image": "image", "end": "image", "clip": "clip", "clip_b": "clip"}
 OPTIONS = ("style", "direction", "gap_first", "gap_last", "more", "closing", "result")
 ID_OF_NOTE = {"frames": "length", **dict.fromkeys(OPTIONS, "options")}
 COUNT = itertools.count(1)  # of what must be news each time
+NO_NOTE = "() => ({ __type__: 'update', value: '', visible: false })"
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -72,6 +73,7 @@ class Form:
             max_length=MAX_PROMPT,
             elem_id="prompt",
         )
+        self.prompt_note = make_note("prompt")
         self.gallery = make_gallery(self.task.value, list(self._first.tasks))
         self._build_model(card)
         self._build_length(card)
@@ -141,6 +143,7 @@ class Form:
                 )
                 self.dice = gr.Button(strings.DICE, size="sm", min_width=90, elem_id="dice")
                 self.random = gr.Checkbox(True, label=strings.RANDOM, container=False, min_width=150, elem_id="random")
+            self.seed_note = make_note("seed")
 
     def _build_advanced(self, card: ModelCard) -> None:
         spec = card.spec
@@ -225,13 +228,17 @@ class Form:
 
     def wire(self) -> None:
         """What the form does by itself."""
-        self.dice.click(lambda: (new_seed(), False), outputs=[self.seed, self.random], **QUIET)
+        self.dice.click(lambda: (new_seed(), False, no_note()), None, [self.seed, self.random, self.seed_note], **QUIET)
+        # What is said of these two is mended by writing; nothing else follows from them.
+        self.prompt.input(None, None, self.prompt_note, js=NO_NOTE, **QUIET)
+        self.seed.input(None, None, self.seed_note, js=NO_NOTE, **QUIET)
         # One event follows whatever changes: of several, an earlier one could come back later than the last.
         asked = gr.State(0)
         ask: dict[str, Any] = {"fn": lambda: next(COUNT), "outputs": asked, **QUIET}
         self.news = ask  # what comes after an event elsewhere that changed a choice
         choice = [self.task, self.model, self.guidance, self.gap_first, self.gap_last]
-        self.tabs.select(self._choose_task, choice, [self.guidance, *self.shape], **QUIET).then(**ask)
+        chosen = [self.guidance, *self.shape, *self._notes.values()]
+        self.tabs.select(self._choose_task, choice, chosen, **QUIET).then(**ask)
         for field in self.fields.values():
             field.file.upload(field.look, field.file, [field.file, field.note], **QUIET).then(**ask)
             field.file.clear(no_note, None, field.note, **QUIET).then(**ask)
@@ -268,7 +275,8 @@ class Form:
         spec = card.spec
         # What the user chose stays; the advice for one task gives way to the advice for the next.
         own = spec.guidance_for(event.task) if guidance == spec.guidance_for(before) else gr.skip()  # type: ignore[arg-type]
-        return [own, *self.shape_of(event.task, card, (gap_first, gap_last))]
+        # What was said was of another task.
+        return [own, *self.shape_of(event.task, card, (gap_first, gap_last)), *(no_note() for _ in self._notes)]
 
     def _follow(self, before: Basis, *values: Any) -> list[Any]:
         """Something was chosen or edited: the timeline that follows from it, and what is to be said."""
@@ -315,31 +323,35 @@ class Form:
     @property
     def _notes(self) -> dict[str, gr.HTML]:
         files = {name: field.note for name, field in self.fields.items()}
-        return {**files, "options": self.options_note, "frames": self.length_note}
+        rest = {"options": self.options_note, "frames": self.length_note, "seed": self.seed_note}
+        return {**files, "prompt": self.prompt_note, **rest}
 
     def _say(
         self, choices: Choices, timeline: Timeline, found: Mapping[str, str] | None = None, **editor: Any
     ) -> list[Any]:
         """Updates for `said`: advice on a timeline, and what keeps it from being run, each under its control.
 
-        found: what is wrong; by default what is, less what was not given yet.
+        found: what is wrong; by default what is, less what was not given yet. What was said of that stands: Generate
+        may have been pressed meanwhile.
         """
+        waits = _at_notes(missing(choices))
         if found is None:
-            found = {} if set(missing(choices)) - {"prompt", "seed"} else faults(choices, timeline)
+            found = {} if set(waits) - {"prompt", "seed"} else faults(choices, timeline)
             if not timeline.keyframes:
                 found = {control: words for control, words in found.items() if control != "timeline"}
-        words = {("options" if control in OPTIONS else control): text for control, text in found.items()}
+        words, required = _at_notes(found), {ask.name for ask in get_task(choices.task).asks if ask.missing}
         lines = []
         for name in self._notes:
-            # What was said of a file that was not taken stands until there is another one.
-            refused = name in self.fields and getattr(choices, name) is None
-            lines.append(note(words[name]) if name in words else gr.skip() if refused else no_note())
+            # So does what was said of a file that was not taken, until there is another one.
+            refused = name in self.fields and name not in required and getattr(choices, name) is None
+            stands = refused or name in waits
+            lines.append(note(words[name]) if name in words else gr.skip() if stands else no_note())
         return [gr.update(**editor, **told(choices, timeline, words.get("timeline"))), *lines]
 
     def refuse(self, choices: Choices) -> list[Any] | None:
         """Updates for [look, *said] when the form cannot be run as it is; None when it can."""
         timeline = choices.current()[0]
-        found = faults(choices, timeline)
+        found = missing(choices) or faults(choices, timeline)
         if not found:
             return None
         control = next(iter(found))
@@ -417,10 +429,8 @@ class Form:
         gone = " ".join(filter(None, (notice, gone)))
         choices, given, options = self._choices_of(recipe), asked_of(recipe), recipe.options
         editor, *lines = self._say(choices, recipe.timeline, value=recipe.timeline, notice=gone)
-        lines = [
-            no_note() if name in self.fields and name not in given else line
-            for name, line in zip(self._notes, lines, strict=True)
-        ]
+        # What stood of what the form held before does not stand any longer.
+        lines = [no_note() if line == gr.skip() else line for line in lines]
         gap = (None, None) if options.gap is None else (options.gap[0], options.gap[1] - 1)
         return [
             *(given.get(name) for name in self.fields),
@@ -475,13 +485,9 @@ class Form:
         )
 
 
-def verdicts(values: Sequence[Any]) -> list[dict[str, Any]]:
-    """One gr.validate per input of the form, so that what is missing is told at its control."""
-    try:
-        found = missing(Choices(*values))
-    except UserError:
-        found = {}  # submitting says it
-    return [gr.validate(name not in found, found.get(name, "")) for name in NAMES]
+def _at_notes(found: Mapping[str, str]) -> dict[str, str]:
+    """Sentences by the notes where they are said instead of by their controls."""
+    return {("options" if control in OPTIONS else control): words for control, words in found.items()}
 
 
 def _length_of(card: ModelCard, frames: int) -> dict[str, Any]:
@@ -531,4 +537,4 @@ def _help_of(task: str) -> str:
     return f"<p>{get_task(task).help}</p>"
 
 
-__all__ = ["UPLOADS", "Form", "length_info", "model_choices", "new_seed", "note", "verdicts"]
+__all__ = ["UPLOADS", "Form", "length_info", "model_choices", "new_seed", "note"]

@@ -102,6 +102,9 @@ def visit(chromium: object) -> Iterator[Callable[..., object]]:
         page.on("pageerror", lambda error: errors.append(str(error)))
         # The browser hands choosers over only once it has heard of the first listener.
         page.on("filechooser", lambda _: None)
+        if slower := float(os.environ.get("PUSA_TEST_SLOWER", "1")):
+            # How a busy machine finds what a quick one hides: a browser so many times slower.
+            context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slower})
         page.goto(url)
         page.wait_for_selector("#generate")
         # The owner's mark is there once the page's load event has come back.

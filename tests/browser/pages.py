@@ -93,7 +93,7 @@ def said(page: Any, where: str, words: str) -> None:
 def messages(page: Any) -> list[list[str]]:
     """What the page says is wrong: [[where, words], ...]. Notices of the editor are no mistakes."""
     return page.evaluate(
-        "[...document.querySelectorAll('.note p, .te-warning, .te-alert, .toast-body, .validation-error')]"
+        "[...document.querySelectorAll('.note p, .te-warning, .te-alert, .toast-body')]"
         ".filter(e => e.checkVisibility() && e.innerText.trim())"
         ".map(e => [e.className, e.innerText.replace(/^Error\\s+×\\s+/, '').trim()])"
     )

@@ -90,10 +90,10 @@ def test_a_mistake_is_told_at_its_control(
 ) -> None:
     page = visit(server.url)
     generate(page)
-    page.locator("#prompt", has_text="few words").wait_for()
+    page.locator("#prompt-note", has_text="few words").wait_for()
     choose(page, "Image to video")
     generate(page)
-    page.locator("#image", has_text="needs a picture").wait_for()
+    page.locator("#image-note", has_text="needs a picture").wait_for()
     bad = tmp_path / "holiday.png"
     bad.write_text("this is no picture")
     upload(page, bad)
