@@ -9,7 +9,8 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,19 @@ SHARD_SIZE = "9MB"
 VAE_BUDGET = Budget(samples=9_000, learning_rate=7e-4, warmup=200, decay_from=0.3)
 TRANSFORMER_BUDGET = Budget(samples=240_000, learning_rate=1e-3, warmup=5_000, decay_from=0.4)
 REFINE_BUDGET = Budget(samples=120_000, learning_rate=6e-4, warmup=5_000, decay_from=0.15)
+POLISH_BUDGET = Budget(samples=60_000, learning_rate=4e-4, warmup=4_000, decay_from=0.1)
 MIXTURE = Mixture(draw_sigma=shifted(SHIFT))
+# At the end, more of what `bench tasks` finds hardest: ways between two clips, pictures in the middle, joints.
+POLISH_PLACES = (
+    ("start", 0.2),
+    ("ends", 0.15),
+    ("extended", 0.1),
+    ("led to", 0.05),
+    ("bridged far", 0.32),
+    ("anywhere", 0.05),
+    ("in the middle", 0.13),
+)
+POLISH = replace(MIXTURE, independent=0.1, tasks=0.6, clean=0.75, places=POLISH_PLACES, joint=2.0)
 
 
 @dataclass(frozen=True)
@@ -60,10 +73,12 @@ class MiniRecipe:
     clips: int = 12_000
     transformer: Budget = TRANSFORMER_BUDGET
     refine: Budget = REFINE_BUDGET
+    polish: Budget = POLISH_BUDGET
     transformer_batch: int = 32
     heads: int = 8
     layers: int = 6
     mixture: Mixture = MIXTURE
+    polish_mixture: Mixture = POLISH
     shorter: tuple[float, ...] = (0.0, 0.06, 0.0, 0.04)
     compiled: bool = True
 
@@ -75,6 +90,7 @@ class MiniRecipe:
             clips=40,
             transformer=Budget(samples=64, learning_rate=1e-3, warmup=8),
             refine=Budget(samples=32, learning_rate=1e-3, warmup=8),
+            polish=Budget(samples=32, learning_rate=1e-3, warmup=8),
             transformer_batch=16,
             heads=2,
             layers=2,
@@ -82,11 +98,29 @@ class MiniRecipe:
         )
 
 
+@dataclass(frozen=True)
+class _Stage:
+    """A part of the transformer's training. emphasis: see `train_transformer`."""
+
+    name: str
+    budget: Budget
+    mixture: Mixture
+    emphasis: Callable[[ClipSpec], float] | None = None
+
+
+def _stages(recipe: MiniRecipe) -> tuple[_Stage, ...]:
+    return (
+        _Stage("transformer", recipe.transformer, recipe.mixture),
+        _Stage("refined", recipe.refine, recipe.mixture, emphasis),
+        _Stage("polished", recipe.polish, recipe.polish_mixture, emphasis),
+    )
+
+
 def train(recipe: MiniRecipe, folder: Path, out: Path, stop_after: float | None = None) -> bool:
     """Run all stages that are not finished yet and write the model folder; False when `stop_after` seconds ended it.
 
-    The transformer is trained in two stages, the second from the averaged weights of the first. The model folder is
-    written whenever one of them ends, finished or not, so an early stop is usable.
+    The transformer is trained in stages, each from the averaged weights of the one before. The model folder is
+    written at the end, whether all were finished or not, so an early stop is usable.
     """
     began = time.monotonic()
 
@@ -103,22 +137,21 @@ def train(recipe: MiniRecipe, folder: Path, out: Path, stop_after: float | None 
     data = read_shards(folder / "data")
     torch.manual_seed(recipe.seed + 1)
     tokenizer = make_tokenizer()
-    stages = (("transformer", recipe.transformer, None), ("refined", recipe.refine, emphasis))
     model: TextToVelocity | None = None
-    for name, budget, shares in stages:
-        run = _transformer_run(recipe, folder, name, budget, model)
+    for stage in _stages(recipe):
+        run = _transformer_run(recipe, folder, stage.name, stage.budget, model)
         finished = run.finished or train_transformer(
             run,
             run.module,
             tokenizer,
             data,
-            recipe.mixture,
+            stage.mixture,
             batch=recipe.transformer_batch,
             max_tokens=MAX_TOKENS,
             seed=recipe.seed,
             held_out=min(64, len(data) // 4),
             shorter=recipe.shorter,
-            emphasis=shares,
+            emphasis=stage.emphasis,
             compiled=recipe.compiled,
             stop_after=left(),
         )
@@ -132,9 +165,8 @@ def train(recipe: MiniRecipe, folder: Path, out: Path, stop_after: float | None 
 def export_now(recipe: MiniRecipe, folder: Path, out: Path) -> None:
     """Write the model folder from the last checkpoints, while a training may go on."""
     vae = _averaged(_vae_run(recipe, folder))
-    run = _transformer_run(recipe, folder, "transformer", recipe.transformer)
-    if (folder / "refined.pt").exists():
-        run = _transformer_run(recipe, folder, "refined", recipe.refine)
+    begun = [stage for stage in _stages(recipe) if (folder / f"{stage.name}.pt").exists()]
+    run = _transformer_run(recipe, folder, begun[-1].name, begun[-1].budget)
     print(f"{run.name} at {run.seen} of {run.budget.samples} samples", file=sys.stderr)
     export(vae, _averaged(run), read_shards(folder / "data"), out)
 

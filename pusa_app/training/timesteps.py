@@ -17,6 +17,9 @@ from dataclasses import dataclass
 
 import torch
 
+# How often the places of keyframes are those of each kind of task, see `PLACES`.
+SHARES = (("start", 0.36), ("ends", 0.24), ("extended", 0.12), ("led to", 0.08), ("bridged", 0.12), ("anywhere", 0.08))
+
 
 @dataclass(frozen=True)
 class NoiseDraw:
@@ -64,7 +67,8 @@ def linear_quadratic_grid(sigmas: tuple[float, ...]) -> Callable[[tuple[int, ...
 class Mixture:
     """Shares of the ways to draw noise; what is left of 1 is synchronous.
 
-    clean: how often a keyframe is clean; the others get a multiplier uniform in [0, most_noise].
+    clean: how often a keyframe is clean; the others get a multiplier uniform in [0, most_noise]. places: shares of
+    `PLACES`. joint: the weight of a slot beside a keyframe, where others weigh 1.
     """
 
     draw_sigma: Callable[[tuple[int, ...]], torch.Tensor] = uniform
@@ -75,6 +79,8 @@ class Mixture:
     drop_text: float = 0.1
     drop_text_with_keyframes: float = 0.25
     still: float = 0.5
+    places: tuple[tuple[str, float], ...] = SHARES
+    joint: float = 1.0
 
     def draw(self, batch: int, slots: int) -> NoiseDraw:
         sigma = self.draw_sigma((batch, 1)).expand(batch, slots).clone()
@@ -88,7 +94,9 @@ class Mixture:
             if kind[b] < self.independent:
                 sigma[b] = self.draw_sigma((slots,))
             elif kind[b] < self.independent + self.tasks:
-                keyframes, pictures = draw_keyframes(slots)
+                keyframes, pictures = draw_keyframes(slots, self.places)
+                for slot in keyframes:
+                    weight[b, max(0, slot - 1) : slot + 2] = self.joint
                 multipliers = self._multipliers(len(keyframes))
                 for slot, multiplier in zip(keyframes, multipliers, strict=True):
                     sigma[b, slot] *= multiplier
@@ -116,23 +124,69 @@ def ptss(draw_sigma: Callable[[tuple[int, ...]], torch.Tensor], independent: flo
     return Mixture(draw_sigma=draw_sigma, independent=independent, tasks=0.0)
 
 
-def draw_keyframes(slots: int) -> tuple[list[int], bool]:
+def draw_keyframes(slots: int, shares: tuple[tuple[str, float], ...] = SHARES) -> tuple[list[int], bool]:
     """Slots that a task clamps, and whether they may be single pictures (True) or are parts of a clip (False)."""
-    last = slots - 1
-    kind = float(torch.rand(()))
-    if slots < 3 or kind < 0.36:
-        return [0], True  # image to video
-    if kind < 0.60:
-        return [0, last], True  # start and end, loop
-    if kind < 0.72:
-        return list(range(_between(2, min(4, last)))), False  # extension
-    if kind < 0.80:
-        return list(range(slots - _between(1, min(3, last - 1)), slots)), False  # extension backwards
-    if kind < 0.92:
-        before = _between(1, max(1, last - 2))  # completion, transition: clips at both ends
-        after = _between(1, max(1, slots - before - 1))
-        return [*range(before), *range(slots - after, slots)], False
-    return sorted(torch.randperm(slots)[: _between(1, min(3, last))].tolist()), True
+    if slots < 3:
+        return _start(slots), True
+    chosen = int(torch.multinomial(torch.tensor([share for _, share in shares]), 1))
+    place, pictures = PLACES[shares[chosen][0]]
+    return place(slots), pictures
+
+
+def _start(slots: int) -> list[int]:
+    """Image to video."""
+    return [0]
+
+
+def _ends(slots: int) -> list[int]:
+    """Start and end, loop of a picture."""
+    return [0, slots - 1]
+
+
+def _extended(slots: int) -> list[int]:
+    """Extension."""
+    return list(range(_between(2, min(4, slots - 1))))
+
+
+def _led_to(slots: int) -> list[int]:
+    """Extension backwards."""
+    return list(range(slots - _between(1, min(3, slots - 2)), slots))
+
+
+def _bridged(slots: int) -> list[int]:
+    """Completion, transition, loop of a clip: clips at both ends."""
+    before = _between(1, max(1, slots - 3))
+    after = _between(1, max(1, slots - before - 1))
+    return [*range(before), *range(slots - after, slots)]
+
+
+def _far(slots: int) -> list[int]:
+    """The same with as much between them as the tasks ask for: two slots or more, and at most three at the end."""
+    after = _between(1, min(3, slots - 3))
+    before = _between(1, max(1, slots - after - 2))
+    return [*range(before), *range(slots - after, slots)]
+
+
+def _anywhere(slots: int) -> list[int]:
+    return sorted(torch.randperm(slots)[: _between(1, min(3, slots - 1))].tolist())
+
+
+def _middle(slots: int) -> list[int]:
+    """A picture between two others, or between the first and what comes."""
+    ends = [0, slots - 1][: _between(1, 2)]
+    return sorted({*ends, _between(1, slots - 2)})
+
+
+PLACES: dict[str, tuple[Callable[[int], list[int]], bool]] = {
+    "start": (_start, True),
+    "ends": (_ends, True),
+    "extended": (_extended, False),
+    "led to": (_led_to, False),
+    "bridged": (_bridged, False),
+    "bridged far": (_far, False),
+    "anywhere": (_anywhere, True),
+    "in the middle": (_middle, True),
+}
 
 
 def _suffix(keyframes: list[int], slots: int) -> int:

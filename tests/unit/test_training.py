@@ -149,6 +149,31 @@ def test_the_parts_of_a_mixture() -> None:
     assert 0.3 < (tasks.weight[:, 0] == 0).float().mean() < 1
 
 
+@pytest.mark.parametrize("name", timesteps.PLACES)
+@pytest.mark.parametrize("slots", [3, 4, 5, 7, 28])
+def test_places_leave_something_to_make(name: str, slots: int) -> None:
+    torch.manual_seed(slots)
+    found = [timesteps.draw_keyframes(slots, ((name, 1.0),)) for _ in range(60)]
+    assert {pictures for _, pictures in found} == {timesteps.PLACES[name][1]}
+    for keyframes, _ in found:
+        assert keyframes == sorted(set(keyframes)) and 0 < len(keyframes) < max(slots, 4)
+        assert keyframes[0] >= 0 and keyframes[-1] < slots
+    if name == "bridged far" and slots > 4:
+        gaps = [slots - len(keyframes) for keyframes, _ in found]
+        assert min(gaps) >= 2 and max(slots - 1 - max(set(range(slots)) - {*k}) for k, _ in found) == min(3, slots - 3)
+
+
+def test_joints_weigh_more_where_it_is_asked_for() -> None:
+    torch.manual_seed(0)
+    bridge = timesteps.Mixture(
+        timesteps.uniform, independent=0, tasks=1, clean=1.0, places=(("bridged far", 1.0),), joint=2.0
+    )
+    noise = bridge.draw(200, 7)
+    for weights in noise.weight.tolist():
+        made = [weight for weight in weights if weight]
+        assert made == [2.0, *[1.0] * (len(made) - 2), 2.0]
+
+
 def test_sigma_densities() -> None:
     torch.manual_seed(0)
     assert timesteps.uniform((4000,)).mean() == pytest.approx(0.5, abs=0.03)
