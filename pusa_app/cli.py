@@ -456,10 +456,10 @@ def _with_presets(axis: dict[str, Any], recipe: Recipe) -> Any:
     if axis["kind"] != "preset":
         return axis
     from pusa_app.presets import find_preset, preset_axis
-    from pusa_app.settings import Settings
+    from pusa_app.settings import LOCAL, Settings
     from pusa_app.studio import card_of
 
-    folder = Settings().data_dir / "presets"
+    folder = Settings().presets_dir(LOCAL)
     return preset_axis(recipe, card_of(recipe.model), [find_preset(name, folder) for name in axis["values"]])
 
 

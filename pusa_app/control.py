@@ -20,11 +20,10 @@ from typing import Any
 
 from pusa_app.errors import RecipeError, StoreError, UserError, in_words
 from pusa_app.jobs import Job
-from pusa_app.settings import Settings
+from pusa_app.settings import LOCAL, Settings
 from pusa_app.studio import Studio, secret_of
 from pusa_app.timeline import Recipe, Sweep, is_sweep
 
-LOCAL = "local"  # the owner of what is asked for on this machine
 MAX_BYTES = 8_000_000
 TIMEOUT = 30.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share") / "pusa-studio"
 
 
+LOCAL = "local"  # the owner of what is made at this machine, on its page and on its command line
 # What a visitor of a shared page may have waiting, and keep.
 SHARED_QUEUE = 8
 SHARED_BYTES = 2_000_000_000
@@ -63,6 +65,10 @@ class Settings:
     def results_dir(self) -> Path:
         """The finished videos with their posters and recipes."""
         return self.data_dir / "results"
+
+    def presets_dir(self, owner: str) -> Path:
+        """Where somebody's presets are: nobody sees those of others, and no name is part of a path."""
+        return self.data_dir / "presets" / hashlib.sha256(owner.encode()).hexdigest()[:32]
 
     @property
     def queue_file(self) -> Path:

@@ -30,7 +30,7 @@ from pusa_app.events import Done, Event, Preview, Progress
 from pusa_app.jobs import EventLog, InlineRunner, Job, JobStore, Runner, Supervisor, new_id
 from pusa_app.pace import Pace
 from pusa_app.results import Results, words_of
-from pusa_app.settings import Settings
+from pusa_app.settings import LOCAL, Settings
 from pusa_app.timeline import NoiseSchedule, Recipe, Sweep, is_sweep, plan_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 Work = TypeVar("Work", Recipe, Sweep)
 
-LOCAL = "local"  # the owner of what is made at this machine
 INTERRUPTED = "The program ended before this video was finished."
 GONE = "This video is no longer there."
 HOUSEKEEPING_SECONDS = 3600.0

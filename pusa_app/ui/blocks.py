@@ -25,7 +25,6 @@ from pusa_app.ui import api, strings
 from pusa_app.ui.choices import NAMES, Choices
 from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.form import Form, new_seed
-from pusa_app.ui.gallery import folder_of
 from pusa_app.ui.library import Library
 from pusa_app.ui.models import Models
 from pusa_app.ui.placing import continued, placed, with_clip, with_frame
@@ -223,7 +222,7 @@ class _Create:
         moves = [job for job in waiting if job.state == "running" or not self._studio.paused(owner)]
         done = (job for job in self._studio.recent(owner, HISTORY) if job.state == "done")
         latest = next(iter([*moves[:1], *done, *waiting]), None)
-        presets = self.form.gallery_of(folder_of(self._studio, owner))
+        presets = self.form.gallery_of(self._presets(owner))
         return [mark, presets, *self._show(latest, owner), *self._news(owner)]
 
     def _generate(
@@ -246,8 +245,7 @@ class _Create:
                 lambda choices: [self._studio.replace(editing, choices.recipe(), owner, embed=bool(embed))],
                 _not_editing(),
             )
-        if random:
-            values = tuple(new_seed() if name == "seed" else v for name, v in _named(values))
+        values = _seeded(values) if random else values
         many = 1 if count is None else int(count)
         return self._run(
             Choices(*values),
@@ -297,14 +295,15 @@ class _Create:
         request: gr.Request,
         *values: Any,
     ) -> list[Any]:
-        owner, fields = self._owner(mark, request), values[len(NAMES) :]
-        folder = folder_of(self._studio, owner)
+        owner, fields, values = self._owner(mark, request), values[len(NAMES) :], values[: len(NAMES)]
+        values = _seeded(values) if random else values
+        folder = self._presets(owner)
 
         def submit(choices: Choices) -> list[Job]:
             sweep = sweep_of(choices.recipe(), choices.card, folder, fields)
             return [self._studio.submit_sweep(sweep, owner, embed=bool(embed))]
 
-        return self._run(Choices(*values[: len(NAMES)]), owner, job_id, submit)
+        return self._run(Choices(*values), owner, job_id, submit)
 
     def _choose_cell(self, mark: str, job_id: str, request: gr.Request, event: gr.EventData) -> list[Any]:
         """One cell of a sweep comes into the player, or the grid of all."""
@@ -364,17 +363,17 @@ class _Create:
 
     def _try_preset(self, mark: str, model: str, request: gr.Request, event: gr.EventData) -> list[Any]:
         with told_to_user():
-            preset = find_preset(str(event.name), folder_of(self._studio, self._owner(mark, request)))
+            preset = find_preset(str(event.name), self._presets(self._owner(mark, request)))
             return self.form.everything_of(preset.example(card_of(model)))
 
     def _use_preset(self, mark: str, request: gr.Request, event: gr.EventData, *values: Any) -> list[Any]:
         """The preset with the files, words and seed that the form holds."""
         with told_to_user():
-            preset = find_preset(str(event.name), folder_of(self._studio, self._owner(mark, request)))
+            preset = find_preset(str(event.name), self._presets(self._owner(mark, request)))
             return self.form.everything_of(Choices(*values).with_preset(preset))
 
     def _save_preset(self, mark: str, request: gr.Request, event: gr.EventData, *values: Any) -> Any:
-        folder, choices = folder_of(self._studio, self._owner(mark, request)), Choices(*values)
+        folder, choices = self._presets(self._owner(mark, request)), Choices(*values)
         with told_to_user():
             recipe = choices.recipe()
             get_task(recipe.task).plan(recipe.timeline, recipe.options)
@@ -383,7 +382,7 @@ class _Create:
         return self.form.gallery_of(folder)
 
     def _delete_preset(self, mark: str, request: gr.Request, event: gr.EventData) -> Any:
-        folder = folder_of(self._studio, self._owner(mark, request))
+        folder = self._presets(self._owner(mark, request))
         with told_to_user():
             delete_preset(folder, str(event.name))
         return self.form.gallery_of(folder)
@@ -604,6 +603,9 @@ class _Create:
             )
         return items
 
+    def _presets(self, owner: str) -> Path:
+        return self._studio.settings.presets_dir(owner)
+
     def _owner(self, mark: Any, request: gr.Request) -> str:
         return owner_of(mark, request, self._studio.settings.shared)
 
@@ -618,8 +620,9 @@ def _mark(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
-def _named(values: tuple[Any, ...]) -> list[tuple[str, Any]]:
-    return list(zip(NAMES, values, strict=True))
+def _seeded(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values of the form with another seed."""
+    return tuple(new_seed() if name == "seed" else value for name, value in zip(NAMES, values, strict=True))
 
 
 def _top_bar() -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from pusa_app.presets import Preset, own_presets, presets
-from pusa_app.studio import Studio
 from pusa_app.timeline import get_task
 from pusa_app.ui import strings
-from pusa_app.ui.drawn import Drawn
+from pusa_app.ui.drawn import DOM, Drawn
 
 SCRIPT = Path(__file__).with_name("gallery.js")
 
@@ -19,7 +17,7 @@ def make_gallery(task: str, tasks: list[str]) -> Drawn:
     """Events: select ({name}: try its example), apply ({name}: use it with what is in the form), delete ({name}),
     submit ({title, when}: save the form as a preset). Props: task, and tasks, those that the model does."""
     more: dict[str, Any] = {"task": task, "tasks": tasks, "strings": strings.GALLERY}
-    return Drawn(gallery_value(None), script=SCRIPT, elem_id="gallery", **more)
+    return Drawn(gallery_value(None), script=(DOM, SCRIPT), elem_id="gallery", **more)
 
 
 def gallery_value(folder: Path | None) -> dict[str, Any]:
@@ -30,11 +28,6 @@ def gallery_value(folder: Path | None) -> dict[str, Any]:
         "presets": [_shown(preset, mine) for preset, mine in shown],
         "problems": list(own.problems) if own else [],
     }
-
-
-def folder_of(studio: Studio, owner: str) -> Path:
-    """Where a visitor's presets are: nobody sees those of others."""
-    return studio.settings.data_dir / "presets" / hashlib.sha256(owner.encode()).hexdigest()[:32]
 
 
 def _shown(preset: Preset, own: bool) -> dict[str, Any]:

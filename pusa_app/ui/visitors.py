@@ -15,13 +15,13 @@ import gradio as gr
 
 from pusa_app.errors import UserError
 from pusa_app.jobs import Job
+from pusa_app.settings import LOCAL
 from pusa_app.studio import Studio
 from pusa_app.timeline import Recipe
 from pusa_app.ui import strings
 from pusa_app.ui.player import safe
 
 WHOLE = -1  # instead of one cell of a sweep
-LOCAL = "local"  # the owner of what is made at this machine, the command line included
 PROXY_HEADERS = ("x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via")
 
 

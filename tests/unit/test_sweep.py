@@ -18,8 +18,8 @@ from pusa_app.errors import MediaError, ModelError, RecipeError, RunCancelled
 from pusa_app.events import Event, Preview, Progress
 from pusa_app.jobs import Job
 from pusa_app.models import list_cards
-from pusa_app.presets import find_preset
-from pusa_app.settings import Settings
+from pusa_app.presets import find_preset, save_preset
+from pusa_app.settings import LOCAL, Settings
 from pusa_app.studio import Studio, check_sweep, new_recipe
 from pusa_app.sweep import cells_folder, cells_of, grid_of, render_sweep, sheet_of
 from pusa_app.timeline import MAX_CELLS, Recipe, Sweep, is_sweep, new_sweep
@@ -270,6 +270,20 @@ def test_presets_from_the_command_line(capfd: pytest.CaptureFixture[str]) -> Non
     (axis,) = Sweep.from_json(media.read_recipe_text("grid.mp4")).axes
     assert axis.values == ("Exact first frame", "First frame, free to move")
     assert [r.timeline.keyframes[0].noise for r in axis.recipes] == [0, 0.3]  # type: ignore[union-attr]
+
+
+def test_a_preset_that_was_saved_on_the_page_is_found(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli._loaded.clear()
+    monkeypatch.setenv("PUSA_DATA_DIR", str(tmp_path / "data"))
+    own = find_preset("exact-first-frame").model_copy(update={"name": "mine", "title": "Mine"})
+    save_preset(Settings().presets_dir(LOCAL), own)
+    assert cli.main([*PICTURED, "--axis", "preset=mine"]) == 0
+    assert Sweep.from_json(media.read_recipe_text("grid.mp4")).axes[0].values == ("Mine",)
+    save_preset(Settings().presets_dir("browser:other"), own.model_copy(update={"name": "theirs", "title": "Theirs"}))
+    assert cli.main([*PICTURED, "--axis", "preset=theirs"]) == 2
+    assert "There is no preset 'theirs'" in capfd.readouterr().err
 
 
 def test_failed_cells_are_told_and_cost_an_exit_code(
