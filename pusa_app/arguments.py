@@ -196,6 +196,13 @@ def _focus(text: str) -> tuple[float, float]:
 
 def add_recipe_arguments(make: argparse.ArgumentParser) -> None:
     """All that `recipe_from` reads."""
+    _add_subject(make)
+    _add_sources(make)
+    _add_task_choices(make)
+    _add_run_settings(make)
+
+
+def _add_subject(make: argparse.ArgumentParser) -> None:
     what = make.add_argument_group("what to make")
     what.add_argument(
         "--task",
@@ -206,6 +213,8 @@ def add_recipe_arguments(make: argparse.ArgumentParser) -> None:
     what.add_argument("--prompt", help="what happens in the video")
     what.add_argument("--negative", metavar="PROMPT", help="what should not be in it")
 
+
+def _add_sources(make: argparse.ArgumentParser) -> None:
     of = make.add_argument_group("from what", "frames of a clip are counted from 0, at the model's frame rate")
     of.add_argument("--image", metavar="FILE", help="the first frame, or the picture of a loop")
     of.add_argument("--end", metavar="FILE", help="the last frame (start-end)")
@@ -228,6 +237,8 @@ def add_recipe_arguments(make: argparse.ArgumentParser) -> None:
     )
     of.add_argument("--timeline", type=to_path, metavar="FILE", help="a timeline as JSON instead of all these")
 
+
+def _add_task_choices(make: argparse.ArgumentParser) -> None:
     how = make.add_argument_group("how the task does it")
     how.add_argument(
         "--noise",
@@ -252,6 +263,8 @@ def add_recipe_arguments(make: argparse.ArgumentParser) -> None:
         help="give new frames the colours of what they join; by default where a clip goes on",
     )
 
+
+def _add_run_settings(make: argparse.ArgumentParser) -> None:
     size = make.add_argument_group("how to make it")
     size.add_argument("--frames", type=integer(1, 100_000), help="length of a run in frames; of restyle: of the video")
     size.add_argument("--size", type=argument(parse_size), metavar="WxH", help="width and height in pixels")

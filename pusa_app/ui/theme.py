@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,80 @@ STONE = colors.Color(
     c950="#111414",
 )
 
+# Gradio's variables; two values are (in light, in dark).
+Look = dict[str, str | tuple[str, str]]
+
+PAGE: Look = {
+    "body_background_fill": ("*neutral_50", "*neutral_950"),
+    "body_text_color": ("*neutral_900", "*neutral_100"),
+    "body_text_color_subdued": ("*neutral_500", "*neutral_400"),
+    "background_fill_primary": ("white", "*neutral_900"),
+    "background_fill_secondary": ("*neutral_50", "*neutral_950"),
+    "border_color_primary": ("*neutral_200", "*neutral_800"),
+    "color_accent": "*primary_600",
+    "color_accent_soft": ("*primary_50", "*primary_900"),
+    "link_text_color": ("*primary_600", "*primary_300"),
+    "panel_background_fill": ("white", "*neutral_900"),
+    "loader_color": "*primary_600",
+}
+BLOCKS: Look = {
+    "block_background_fill": ("white", "*neutral_900"),
+    "block_border_width": "1px",
+    "block_border_color": ("*neutral_200", "*neutral_800"),
+    "block_shadow": "none",
+    "block_radius": "10px",
+    "block_info_text_size": "*text_sm",
+    "block_info_text_color": ("*neutral_500", "*neutral_400"),
+    "block_title_text_weight": "600",
+    "block_title_text_color": ("*neutral_900", "*neutral_100"),
+    "block_label_text_weight": "600",
+    "block_label_text_color": ("*neutral_700", "*neutral_200"),
+    "block_label_background_fill": ("white", "*neutral_900"),
+}
+FIELDS: Look = {
+    "input_background_fill": ("*neutral_50", "*neutral_950"),
+    "input_border_color": ("*neutral_200", "*neutral_700"),
+    "input_border_color_focus": ("*primary_500", "*primary_400"),
+    "input_border_width": "1px",
+    "input_shadow": "none",
+    "input_shadow_focus": ("0 0 0 3px *primary_100", "0 0 0 3px *primary_900"),
+    "input_placeholder_color": ("*neutral_400", "*neutral_500"),
+    "slider_color": ("*primary_600", "*primary_400"),
+    "checkbox_background_color_selected": ("*primary_600", "*primary_500"),
+    "checkbox_border_color_selected": ("*primary_600", "*primary_500"),
+    "checkbox_label_background_fill": ("transparent", "transparent"),
+    "checkbox_label_background_fill_hover": ("transparent", "transparent"),
+    "checkbox_label_border_width": "0px",
+    "checkbox_label_shadow": "none",
+    "checkbox_label_padding": "4px 0",
+}
+BUTTONS: Look = {
+    "button_large_radius": "8px",
+    "button_medium_radius": "8px",
+    "button_small_radius": "8px",
+    "button_border_width": "1px",
+    "button_transform_hover": "none",
+    "button_transform_active": "none",
+    "button_primary_background_fill": ("*primary_600", "*primary_400"),
+    "button_primary_background_fill_hover": ("*primary_700", "*primary_300"),
+    "button_primary_border_color": ("*primary_600", "*primary_400"),
+    "button_primary_text_color": ("white", "*neutral_950"),
+    "button_primary_shadow": "none",
+    "button_primary_shadow_hover": "none",
+    "button_secondary_background_fill": ("white", "*neutral_900"),
+    "button_secondary_background_fill_hover": ("*neutral_100", "*neutral_800"),
+    "button_secondary_border_color": ("*neutral_300", "*neutral_700"),
+    "button_secondary_text_color": ("*neutral_800", "*neutral_100"),
+    "button_secondary_shadow": "none",
+    "button_secondary_shadow_hover": "none",
+}
+ERRORS: Look = {
+    "error_background_fill": ("#fdf3f1", "#2a1815"),
+    "error_border_color": ("#e3b7ae", "#6b3329"),
+    "error_text_color": ("#9a2f1c", "#f0a394"),
+    "error_icon_color": ("#b8432d", "#f0a394"),
+}
+
 
 class Calm(Base):
     """Flat surfaces with thin borders; the accent marks what can be pressed and what is noise."""
@@ -58,105 +133,16 @@ class Calm(Base):
             font_mono=(LocalFont("IBM Plex Mono"), "ui-monospace", "monospace"),
         )
         self.name = "calm"
-        self.set(
-            body_background_fill="*neutral_50",
-            body_background_fill_dark="*neutral_950",
-            body_text_color="*neutral_900",
-            body_text_color_dark="*neutral_100",
-            body_text_color_subdued="*neutral_500",
-            body_text_color_subdued_dark="*neutral_400",
-            background_fill_primary="white",
-            background_fill_primary_dark="*neutral_900",
-            background_fill_secondary="*neutral_50",
-            background_fill_secondary_dark="*neutral_950",
-            border_color_primary="*neutral_200",
-            border_color_primary_dark="*neutral_800",
-            color_accent="*primary_600",
-            color_accent_soft="*primary_50",
-            color_accent_soft_dark="*primary_900",
-            link_text_color="*primary_600",
-            link_text_color_dark="*primary_300",
-            block_background_fill="white",
-            block_background_fill_dark="*neutral_900",
-            block_border_width="1px",
-            block_border_color="*neutral_200",
-            block_border_color_dark="*neutral_800",
-            block_shadow="none",
-            block_radius="10px",
-            block_info_text_size="*text_sm",
-            block_info_text_color="*neutral_500",
-            block_info_text_color_dark="*neutral_400",
-            block_title_text_weight="600",
-            block_title_text_color="*neutral_900",
-            block_title_text_color_dark="*neutral_100",
-            block_label_text_weight="600",
-            block_label_text_color="*neutral_700",
-            block_label_text_color_dark="*neutral_200",
-            block_label_background_fill="white",
-            block_label_background_fill_dark="*neutral_900",
-            input_background_fill="*neutral_50",
-            input_background_fill_dark="*neutral_950",
-            input_border_color="*neutral_200",
-            input_border_color_dark="*neutral_700",
-            input_border_color_focus="*primary_500",
-            input_border_color_focus_dark="*primary_400",
-            input_border_width="1px",
-            input_shadow="none",
-            input_shadow_focus="0 0 0 3px *primary_100",
-            input_shadow_focus_dark="0 0 0 3px *primary_900",
-            input_placeholder_color="*neutral_400",
-            input_placeholder_color_dark="*neutral_500",
-            slider_color="*primary_600",
-            slider_color_dark="*primary_400",
-            checkbox_background_color_selected="*primary_600",
-            checkbox_background_color_selected_dark="*primary_500",
-            checkbox_border_color_selected="*primary_600",
-            checkbox_border_color_selected_dark="*primary_500",
-            checkbox_label_background_fill="transparent",
-            checkbox_label_background_fill_dark="transparent",
-            checkbox_label_background_fill_hover="transparent",
-            checkbox_label_background_fill_hover_dark="transparent",
-            checkbox_label_border_width="0px",
-            checkbox_label_shadow="none",
-            checkbox_label_padding="4px 0",
-            button_large_radius="8px",
-            button_medium_radius="8px",
-            button_small_radius="8px",
-            button_border_width="1px",
-            button_transform_hover="none",
-            button_transform_active="none",
-            button_primary_background_fill="*primary_600",
-            button_primary_background_fill_dark="*primary_400",
-            button_primary_background_fill_hover="*primary_700",
-            button_primary_background_fill_hover_dark="*primary_300",
-            button_primary_border_color="*primary_600",
-            button_primary_border_color_dark="*primary_400",
-            button_primary_text_color="white",
-            button_primary_text_color_dark="*neutral_950",
-            button_primary_shadow="none",
-            button_primary_shadow_hover="none",
-            button_secondary_background_fill="white",
-            button_secondary_background_fill_dark="*neutral_900",
-            button_secondary_background_fill_hover="*neutral_100",
-            button_secondary_background_fill_hover_dark="*neutral_800",
-            button_secondary_border_color="*neutral_300",
-            button_secondary_border_color_dark="*neutral_700",
-            button_secondary_text_color="*neutral_800",
-            button_secondary_text_color_dark="*neutral_100",
-            button_secondary_shadow="none",
-            button_secondary_shadow_hover="none",
-            panel_background_fill="white",
-            panel_background_fill_dark="*neutral_900",
-            loader_color="*primary_600",
-            error_background_fill="#fdf3f1",
-            error_background_fill_dark="#2a1815",
-            error_border_color="#e3b7ae",
-            error_border_color_dark="#6b3329",
-            error_text_color="#9a2f1c",
-            error_text_color_dark="#f0a394",
-            error_icon_color="#b8432d",
-            error_icon_color_dark="#f0a394",
-        )
+        # In one call: each sets some of what it does not name back to Gradio's own.
+        self.set(**dict(_variables(PAGE | BLOCKS | FIELDS | BUTTONS | ERRORS)))
+
+
+def _variables(part: Look) -> Iterator[tuple[str, str]]:
+    for name, value in part.items():
+        if isinstance(value, str):
+            yield name, value
+        else:
+            yield from zip((name, f"{name}_dark"), value, strict=True)
 
 
 def look() -> dict[str, Any]:
