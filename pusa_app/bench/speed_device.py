@@ -63,7 +63,8 @@ def full_size(family: Family, device: torch.device) -> StepSize:
     while slots > 1 and 1.5 * model.activations(slots * area) > 0.5 * room:
         slots //= 2
     left = room - 1.5 * model.activations(slots * area) - model.rest_bytes()
-    layers = int(max(1, min(model.layers, left / model.block_bytes())))
+    blocks = model.weights() - model.rest_bytes()
+    layers = int(max(1, min(model.layers, left * model.layers / blocks)))
     return StepSize(
         layers=None if layers >= model.layers else layers,
         slots=slots,

@@ -79,10 +79,10 @@ def work_for(
     *,
     clip_frames: int = 1,
     cached: bool = False,
+    guided_steps: int | None = None,
     memory: Memory | None = None,
 ) -> Work:
-    """What a plan is made for; see plan.plan. cached: with First Block Cache. memory: what was measured here; None
-    knows nothing."""
+    """What a plan is made for; see plan.plan and plan.Work. memory: what was measured here; None knows nothing."""
     spec, architecture = architecture_for(model)
     machine = machine or this_machine()
     return work_of(
@@ -95,6 +95,7 @@ def work_for(
         architecture=architecture,
         clip_frames=clip_frames,
         cached=cached,
+        guided_steps=guided_steps,
         pace=memory.pace(machine) if memory else 1.0,
     )
 
@@ -148,8 +149,15 @@ def work_of_run(recipe: Recipe | Sweep, card: ModelCard, machine: Machine, memor
         2.0 if one.guided else 1.0,
         clip_frames=max(clips, default=1),
         cached=one.cache > 0,
+        guided_steps=_guided_steps(one, card.spec),
         memory=memory,
     )
+
+
+def _guided_steps(recipe: Recipe, spec: BackboneSpec) -> int:
+    """In how many steps both texts are asked: those inside the guidance interval."""
+    sigmas = (recipe.schedule or spec.schedule).sigmas(recipe.steps)
+    return sum(guidance != 1 for guidance in recipe.guidances(sigmas, spec.boundary))
 
 
 def plan_of_run(

@@ -65,8 +65,9 @@ class MemoryPlan(BaseModel):
     machine's memory (turns), or is loaded for a prompt that is not known yet and goes again: to the GPU (load), block
     by block through it (stream), or it computes on the CPU (cpu). decode_slots: slots decoded at once. decode_tile,
     encode_tile: pixels of the side of a tile, None for whole pictures. batched: both texts of the guidance in one
-    forward. vram, ram: bytes at the worst moment; phases: of the GPU's memory, by phase; seconds: for one clip, None
-    where it cannot be told. fits: whether it is expected to work. reason: one sentence.
+    forward. vram, ram: bytes at the worst moment; phases: of the GPU's memory, by phase; step_seconds: of a step with
+    guidance, if there is any; seconds: for one clip, None where it cannot be told. fits: whether it is expected to
+    work. reason: one sentence.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -123,8 +124,10 @@ CHOICES = (
 
 @dataclass(frozen=True)
 class Work:
-    """What a plan is for: a model and a clip. clip_frames: of the longest clip among the keyframes, 1 for pictures.
-    cached: with First Block Cache."""
+    """What a plan is for: a model and a clip. guided_steps: in how many of the steps both texts are asked, None for all
+    of them where there is guidance. clip_frames: of the longest clip among the keyframes, 1 for pictures. cached: with
+    First Block Cache, for which there is room; how much time it saves shows only as the clip is made, so none of it is
+    counted on."""
 
     machine: Machine
     spec: BackboneSpec
@@ -135,6 +138,7 @@ class Work:
     guided: bool
     clip_frames: int = 1
     cached: bool = False
+    guided_steps: int | None = None
     pace: float = 1.0  # measured seconds of a step by predicted ones, on this machine
 
     @property
@@ -207,9 +211,10 @@ def work_of(
     architecture: Architecture | None = None,
     clip_frames: int = 1,
     cached: bool = False,
+    guided_steps: int | None = None,
     pace: float = 1.0,
 ) -> Work:
-    """See `plan`."""
+    """See `plan` and `Work`."""
     guidance = spec.guidance if guidance is None else guidance
     return Work(
         machine=machine,
@@ -221,6 +226,7 @@ def work_of(
         guided=guidance != 1 and not spec.distilled,
         clip_frames=clip_frames,
         cached=cached,
+        guided_steps=guided_steps,
         pace=pace,
     )
 
@@ -624,23 +630,36 @@ def rough_seconds(work: Work, plan: MemoryPlan) -> float:
     return _time(work, plan.choice)[1]
 
 
-def _time(work: Work, choice: Mapping[str, Any]) -> tuple[float, float]:
-    """Seconds of a step and of a clip: text, keyframes, steps, decoding, and what moves between them."""
-    model, vae = work.architecture, work.architecture.vae
-    gpu = work.machine.gpu or UNKNOWN_GPU
-    rate = ACHIEVED * gpu.teraflops * 1e12 if work.on_gpu else CPU_OPS
-    width = 4 if choice["dtype"] == "fp32" else 2
-    weights = model.weights(choice["quantization"], width)
-    passes = 2 if work.guided else 1
-    compute = passes * model.ops(work.tokens) * SLOWER[choice["quantization"]] / rate
+def _step(work: Work, choice: Mapping[str, Any], passes: int) -> float:
+    """Seconds of a step in which so many texts are asked."""
+    model = work.architecture
+    compute = passes * model.ops(work.tokens) * SLOWER[choice["quantization"]] / _rate(work)
     if choice["compile"]:
         compute *= 0.95
-    moves = 1 if choice["batched"] else passes
     transfer = 0.0
     if choice["offload"] in ("group", "disk"):
         speed = DISK if choice["offload"] == "disk" else PCIE if choice["streams"] else PCIE_PAGEABLE
-        transfer = moves * weights / speed
-    step = work.pace * (max(compute, transfer) if choice["streams"] else compute + transfer)
+        moves = 1 if choice["batched"] else passes
+        transfer = moves * model.weights(choice["quantization"], 4 if choice["dtype"] == "fp32" else 2) / speed
+    return work.pace * (max(compute, transfer) if choice["streams"] else compute + transfer)
+
+
+def _rate(work: Work) -> float:
+    """Operations a second that a forward is expected to reach."""
+    gpu = work.machine.gpu or UNKNOWN_GPU
+    return ACHIEVED * gpu.teraflops * 1e12 if work.on_gpu else CPU_OPS
+
+
+def _time(work: Work, choice: Mapping[str, Any]) -> tuple[float, float]:
+    """Seconds of a step with guidance, if there is any, and of a clip: text, keyframes, steps, decoding, and what moves
+    between them."""
+    model, vae, rate = work.architecture, work.architecture.vae, _rate(work)
+    width = 4 if choice["dtype"] == "fp32" else 2
+    weights = model.weights(choice["quantization"], width)
+    passes = 2 if work.guided else 1
+    step = _step(work, choice, passes)
+    guided = work.steps if work.guided_steps is None else min(work.guided_steps, work.steps)
+    steps = guided * step + (work.steps - guided) * _step(work, choice, 1)
 
     encoder = model.encoder.bytes(choice["text_quantization"], width)
     computing = 2 * model.encoder.params * model.encoder.tokens * passes
@@ -659,7 +678,7 @@ def _time(work: Work, choice: Mapping[str, Any]) -> tuple[float, float]:
     pixels = work.pixels * 2 * (vae.dtype_bytes / 2 if work.on_gpu else 1) / 2
     decode = pixels * work.num_frames * vae.decode_ops * _tiling(work, choice["decode_tile"]) / rate
     encode = pixels * work.clip_frames * vae.encode_ops * _tiling(work, choice["encode_tile"]) / rate
-    return step, text + encode + work.steps * step + decode
+    return step, text + encode + steps + decode
 
 
 def _dtype(machine: Machine) -> str:

@@ -117,19 +117,20 @@ class Architecture:
     @property
     def block_params(self) -> float:
         """Of one block, on average."""
+        return self._block(self.doubles / self.layers)[0]
+
+    def _block(self, doubles: float) -> tuple[float, float]:
+        """Parameters of a block, and how many of them are in the layers that make scales and gates of the time, where
+        it has its own. doubles: 1 for a block of HunyuanVideo with two streams, 0 for one with a single stream, between
+        them for their average."""
         D, ff, t = self.width, self.ff, self.text
         if self.kind == "mochi":
-            return 4 * D * D + 3 * D * ff + 4 * t * D + 3 * t * self.text_ff + self._modulation
-        if self.kind == "hunyuan":
-            return (4 * D * D + 2 * D * ff) * (1 + self.doubles / self.layers) + self._modulation
-        return 8 * D * D + 2 * D * ff
-
-    @property
-    def _modulation(self) -> float:
-        """Of one block of Mochi and HunyuanVideo: the layers that make scales and gates of the time."""
-        if self.kind == "hunyuan":  # six rows for each of two streams, or three
-            return (3 + 9 * self.doubles / self.layers) * self.width**2
-        return 4 * self.width * (self.width + self.text)
+            modulation = 4 * D * (D + t)
+            return 4 * D * D + 3 * D * ff + 4 * t * D + 3 * t * self.text_ff + modulation, modulation
+        if self.kind == "hunyuan":  # three rows of scales and gates, or six for each of two streams
+            modulation = (3 + 9 * doubles) * D * D
+            return (4 * D * D + 2 * D * ff) * (1 + doubles) + modulation, modulation
+        return 8 * D * D + 2 * D * ff, 0.0
 
     @property
     def rest_params(self) -> float:
@@ -147,14 +148,18 @@ class Architecture:
         return self.layers * self.block_params + self.rest_params
 
     def block_bytes(self, quantization: str = "none", dtype_bytes: int = 2) -> float:
-        """Of one block with its share of the LoRAs."""
+        """Of the largest block with its share of the LoRAs: what must have room where blocks come one by one."""
+        return self._block_bytes(1.0 if self.doubles else 0.0, quantization, dtype_bytes)
+
+    def _block_bytes(self, doubles: float, quantization: str, dtype_bytes: int) -> float:
+        params, modulation = self._block(doubles)
         if quantization == "none":
-            weights = dtype_bytes * self.block_params
+            weights = dtype_bytes * params
         else:
-            # Layerwise casting leaves alone what is called norm, which is where these two keep their modulation.
-            exact = self._modulation if quantization == "fp8-layerwise" and self.kind in ("mochi", "hunyuan") else 0.0
-            weights = BYTES[quantization] * (self.block_params - exact) + 2 * exact
-        return weights + self.lora_bytes / self.layers
+            # Layerwise casting leaves alone what is called norm, which is where modulation is.
+            exact = modulation if quantization == "fp8-layerwise" else 0.0
+            weights = BYTES[quantization] * (params - exact) + 2 * exact
+        return weights + self.lora_bytes / self.layers * params / self.block_params
 
     def rest_bytes(self, quantization: str = "none", dtype_bytes: int = 2) -> float:
         if quantization in ("none", "fp8-layerwise"):
@@ -163,7 +168,8 @@ class Architecture:
 
     def weights(self, quantization: str = "none", dtype_bytes: int = 2) -> float:
         """Bytes of one transformer with its LoRAs."""
-        return self.layers * self.block_bytes(quantization, dtype_bytes) + self.rest_bytes(quantization, dtype_bytes)
+        blocks = self.layers * self._block_bytes(self.doubles / self.layers, quantization, dtype_bytes)
+        return blocks + self.rest_bytes(quantization, dtype_bytes)
 
     # --- activations and operations -----------------------------------------------------------------------------------
 

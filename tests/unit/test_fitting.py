@@ -12,7 +12,7 @@ from pusa_app.cli import main
 from pusa_app.errors import ModelError
 from pusa_app.models.fitting import Memory, architecture_for, plan_for, plan_of_run, work_for, work_of_run
 from pusa_app.models.machine import imagined
-from pusa_app.models.plan import best, ladder, predicted
+from pusa_app.models.plan import best, ladder, predicted, rough_seconds
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,6 +88,20 @@ class TestRuns:
         clip = {"slot": 0, "span": 3, "source": {"kind": "clip", "path": "a.mp4"}}
         work = work_of_run(new_recipe(card, "extend", num_frames=25, keyframes=[clip]), card, imagined(0, 8))
         assert work.num_frames == 25 and work.clip_frames >= 13
+
+    def test_a_guidance_interval_saves_time(self) -> None:
+        from pusa_app.models import get_card
+        from pusa_app.studio import new_recipe
+
+        card = get_card("mini")
+        recipe = new_recipe(card, "text-to-video")
+        sigmas = (recipe.schedule or card.spec.schedule).sigmas(recipe.steps)
+        some = recipe.model_copy(update={"guidance_interval": (sigmas[3], sigmas[1])})
+        never = recipe.model_copy(update={"guidance_interval": (0.0, 0.0)})
+        works = [work_of_run(one, card, imagined(0, 8)) for one in (recipe, some, never)]
+        assert [work.guided_steps for work in works] == [recipe.steps, 3, 0]
+        whole, less, least = (rough_seconds(work, best(work)) for work in works)
+        assert whole - less == pytest.approx((recipe.steps - 3) / recipe.steps * (whole - least)) and least < less
 
     def test_a_loaded_model_stays_where_it_does_as_well(self) -> None:
         machine = imagined(24, 64, "RTX 4090")

@@ -105,6 +105,13 @@ class TestChoosing:
         assert two.offload == one.offload == "group"
         assert two.ram - one.ram > 28e9
 
+    def test_blocks_that_come_one_by_one_have_room_though_they_are_not_alike(self) -> None:
+        """HunyuanVideo has blocks of 340 and of 142 million parameters; up to three are on the GPU at once."""
+        one = work("hunyuan-video", imagined(24, 64))
+        found = best(one, {"offload": "group", "quantization": "none", "streams": True})
+        rest = one.architecture.rest_bytes() + one.architecture.activations(one.tokens)
+        assert found.phases["denoising"] - rest == pytest.approx(3 * 2 * 339.7e6, rel=0.01)
+
     def test_round_trip(self) -> None:
         found = best(work("pusa-v0.5", imagined(8, 32)))
         assert MemoryPlan.model_validate_json(found.model_dump_json()) == found
@@ -120,6 +127,13 @@ class TestTime:
 
     def test_an_unknown_gpu_has_no_time(self) -> None:
         assert best(work("pusa-v0.5", imagined(24, 64))).seconds is None
+
+    def test_steps_without_guidance_take_half_as_long(self) -> None:
+        machine = imagined(80, 256, "NVIDIA H100 80GB HBM3", (9, 0))
+        whole, some, none = (best(work("pusa-v0.5", machine, guided_steps=count)) for count in (None, 10, 0))
+        assert whole.step_seconds == some.step_seconds == none.step_seconds
+        assert whole.seconds - some.seconds == pytest.approx(0.5 * 30 * whole.step_seconds)
+        assert whole.seconds - none.seconds == pytest.approx(0.5 * 40 * whole.step_seconds)
 
     def test_what_was_measured_corrects_it(self) -> None:
         machine = imagined(24, 64, "RTX 4090")

@@ -78,7 +78,8 @@ class TestPublishedFigures:
     def test_a_wan_lora_of_rank_512_is_told(self) -> None:
         from dataclasses import replace
 
-        assert replace(WAN_14B, lora_bytes=4.9e9).weights() - WAN_14B.weights() == pytest.approx(4.9e9)
+        for model in (WAN_14B, HUNYUAN):
+            assert replace(model, lora_bytes=4.9e9).weights() - model.weights() == pytest.approx(4.9e9)
 
 
 def test_a_folder_of_another_size_is_read_from_its_configs(tiny_mochi: Path, tiny_spec: Any) -> None:
@@ -181,6 +182,8 @@ class TestAllocations:
         counted = [sum(p.numel() for p in block.parameters()) for block in blocks]
         assert HUNYUAN.block_params == pytest.approx(sum(counted) / 60, rel=0.001)
         assert HUNYUAN.params == pytest.approx(sum(p.numel() for p in model.parameters()), rel=0.001)
+        assert HUNYUAN.block_bytes() == pytest.approx(2 * max(counted), rel=0.001), "blocks of two streams are larger"
+        assert HUNYUAN.weights() == pytest.approx(2 * sum(p.numel() for p in model.parameters()), rel=0.001)
 
     @pytest.mark.parametrize("batch", [1, 2])
     def test_ltx(self, batch: int) -> None:
