@@ -61,10 +61,7 @@ def get_card(model_id: str) -> ModelCard:
         folder = ROOT / entry.here if entry is not None and entry.here else Home.here().folder(model_id)
         if folder is None or not folder.is_dir():
             raise ModelError(f"The model {model_id} is not on this machine: {_how_to_get(entry, model_id)}.")
-        if entry is not None and entry.parts and not (folder / CARD_FILE).is_file():
-            _check_folder(folder)
-            return entry.card(folder)
-        return _read_card(folder, model_id)
+        return (_entry_card(entry, folder) if entry is not None else None) or _read_card(folder, model_id)
     folder = _folder_at(model_id)
     if folder is not None:
         return _read_card(folder, model_id)
@@ -157,6 +154,20 @@ def _how_to_get(entry: Entry | None, model_id: str) -> str:
     if entry is None:
         return f"its folder is gone; add it again with `python -m pusa_app models add FOLDER --as {model_id}`"
     return f"get it on the page Models, or with `python -m pusa_app models download {model_id}`"
+
+
+def _entry_card(entry: Entry, folder: Path) -> ModelCard | None:
+    """The card that the catalogue has for a model's folder; None where the folder's own is to be read.
+
+    A folder that was put together here has the card of the version that did it, so the entry knows better. A user's own
+    folder may say what it was trained for, and one of an older version may lack a LoRA that the entry now has.
+    """
+    if not entry.parts:
+        return None
+    _check_folder(folder)
+    card, said = entry.card(folder), (folder / CARD_FILE).is_file()
+    whole = all((folder / lora.file).is_file() for lora in card.loras)
+    return card if not said or (folder.parent == Home.here().models_dir and whole) else None
 
 
 def _check_folder(folder: Path) -> None:

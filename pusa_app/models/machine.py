@@ -17,7 +17,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pusa_app.settings import default_data_dir
+from pusa_app.models.home import Home
+from pusa_app.models.room import Disks
 
 GIB = 1024**3
 NVIDIA_SMI_SECONDS = 10.0
@@ -73,7 +74,8 @@ class Machine(BaseModel):
     """What a plan is made for. Bytes; gpu_kind "cpu" is a machine without a GPU that this program can use.
 
     gpu_bytes: of one GPU, as its driver says. compute: CUDA compute capability, (0, 0) when not known. disk_bytes: free
-    where the data folder is. packages: those of PACKAGES that are installed.
+    where the data folder is, 0 when not known. cache_bytes: free where downloads go, None when that is the same disk.
+    packages: those of PACKAGES that are installed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,6 +87,7 @@ class Machine(BaseModel):
     ram_bytes: int = Field(default=0, ge=0)
     free_ram_bytes: int = Field(default=0, ge=0)
     disk_bytes: int = Field(default=0, ge=0)
+    cache_bytes: int | None = Field(default=None, ge=0)
     packages: tuple[str, ...] = ()
     platform: str = sys.platform
 
@@ -99,6 +102,12 @@ class Machine(BaseModel):
         if found is None or re.search(rf"{found.lower()} (ti|super)\b", name):
             return None
         return GPUS[found]
+
+    @property
+    def disks(self) -> Disks:
+        """Where a download would go."""
+        own, two = self.disk_bytes or None, self.cache_bytes is not None
+        return Disks(self.cache_bytes, own, two) if two else Disks(own)
 
     @property
     def mark(self) -> str:
@@ -135,7 +144,7 @@ def this_machine() -> Machine:
             **gpu,
             "ram_bytes": total,
             "free_ram_bytes": free,
-            "disk_bytes": _disk(default_data_dir()),
+            **_disks(Home.here()),
             "packages": tuple(name for name in PACKAGES if _installed(name)),
         }
     )
@@ -219,9 +228,11 @@ def _cgroup_limit() -> int:
     return 0
 
 
-def _disk(folder: Path) -> int:
-    place = next((path for path in (folder, *folder.parents) if path.exists()), None)
+def _disks(home: Home) -> dict[str, int]:
+    """Where a plan keeps a transformer's blocks, and where downloads go if that is another disk."""
     try:
-        return shutil.disk_usage(place).free if place else 0
+        disks = Disks.of(home)
     except OSError:
-        return 0
+        return {}
+    own = disks.own if disks.two else disks.cache
+    return {"disk_bytes": own or 0} | ({"cache_bytes": disks.cache or 0} if disks.two else {})

@@ -18,9 +18,9 @@ from pusa_app.models.entry import entries as catalogue
 from pusa_app.models.fitting import Memory, plan_for, work_for
 from pusa_app.models.machine import GIB, Machine, imagined
 from pusa_app.models.plan import MemoryPlan, Work, rough_seconds
+from pusa_app.models.room import shortage
 from pusa_app.models.weights import State, size_words
 
-RESERVE = 500_000_000  # bytes that stay free, as a download leaves them
 DAY = 86_400
 NOT_YET = "This version of the program cannot run it yet."
 USUAL_GPUS = (6, 8, 12, 16, 24)
@@ -224,15 +224,16 @@ def _to_get(base: Offer, state: State, entry: Entry, work: Work, short: str) -> 
     """The offer with what getting it takes, or the reason why there is no room for it."""
     if state.state == "here":
         return replace(base, short=short, size=0)
-    least, free = base.size if base.size is not None else _least(work), work.machine.disk_bytes
+    least = base.size if base.size is not None else _least(work)
     # What is converted is there twice until it is done.
-    need = least + sum(part.size or 0 for part in entry.parts if part.use == "convert" or part.pickle)
-    if free and least and free < need + RESERVE:
+    made = sum(part.size or 0 for part in entry.parts if part.use == "convert" or part.pickle)
+    lack = shortage(work.machine.disks, least, made) if least else None
+    if lack is not None:
+        need, free, more = lack.words(size_words)
+        where = " where downloads go" if work.machine.disks.two else ""
+        where = " where models are put together" if lack.own else where
         return _without(
-            base,
-            "disk",
-            f"Setting it up takes {size_words(need)} of disk, and {size_words(free)} are free: make "
-            f"{size_words(need + RESERVE - free)} of room first.",
+            base, "disk", f"Setting it up takes {need} of disk{where}, and {free} are free: make {more} of room first."
         )
     return replace(base, short=short, question=f"{base.runs}; {_download_words(state, base.size, least)}?")
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pusa_app.errors import ModelError
 from pusa_app.models.card import BackboneSpec
 from pusa_app.models.machine import Gpu, Machine
+from pusa_app.models.room import apart
 from pusa_app.models.sizes import Architecture, Quantization, architecture_of
 
 Offload = Literal["none", "model", "group", "disk"]
@@ -765,9 +766,9 @@ def _reason(work: Work, found: MemoryPlan, fixed: Mapping[str, Any]) -> str:
 def _too_large(work: Work, found: MemoryPlan) -> str:
     needs = []
     if found.vram > work.room:
-        needs.append(f"{_gb(found.vram)} of GPU memory where {_gb(max(0, work.room))} can be used")
+        needs.append("{} of GPU memory where {} can be used".format(*apart(found.vram, max(0, work.room), _gb)))
     if found.ram > work.room_ram:
-        needs.append(f"{_gb(found.ram)} of memory where {_gb(work.room_ram)} can be used")
+        needs.append("{} of memory where {} can be used".format(*apart(found.ram, work.room_ram, _gb)))
     return f"It would take {' and '.join(needs)}: make it shorter or smaller, or close other programs."
 
 

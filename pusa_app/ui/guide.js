@@ -78,12 +78,14 @@ function moving(one) {
   if (here) button('q-primary g-use', acts, WORDS.use, () => act('use', one.id));
   else for (const [verb, words] of one.can || []) button(`g-${verb}`, acts, words, () => act(verb, one.id));
   if (!here) button('g-models', acts, WORDS.models, () => act('models', one.id));
+  if (!here && !busy) later(acts);
 }
 
 function draw() {
   const value = props.value || {};
   const one = (value.offers || []).find(offer => offer.id === value.moving);
-  root.hidden = !value.show || (dismissed && !one);
+  // What stands still can be put off like the offer of it; what comes, or came, is told.
+  root.hidden = !value.show || (dismissed && !['busy', 'here'].includes(one?.state));
   // What is seen already is not made anew: a button would lose the focus, and a list would close.
   const now = root.hidden ? '' : JSON.stringify([value, open]);
   if (now === drawn) return;

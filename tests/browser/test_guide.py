@@ -89,7 +89,14 @@ def test_two_clicks_to_a_real_model(server: Server, hub: Hub, visit: Visit, shot
     page.get_by_role("tab", name="Create").click()
     page.locator("#guide", has_text="Pusa V0.5 is on its way").wait_for()
     shot(page, "guide-on-its-way")
+    page.get_by_role("button", name="Pause").click()
+    page.locator("#guide", has_text="Pusa V0.5 is not here yet").wait_for()
+    page.get_by_role("button", name="Not now").click()  # what stands still may be put off
+    page.locator("#guide").wait_for(state="hidden")
     hub.rate = 0
+    open_models(page)
+    row(page, "pusa-v0.5").get_by_role("button", name="Resume").click()
+    page.get_by_role("tab", name="Create").click()
     page.locator("#guide", has_text="Pusa V0.5 is here").wait_for()
     assert (server.data / "models" / "pusa-v0.5" / "transformer" / "config.json").is_file()
 

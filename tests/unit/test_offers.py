@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+from pusa_app.models import room
 from pusa_app.models.entry import entries
 from pusa_app.models.fitting import Memory, plan_for, work_for
 from pusa_app.models.home import Home
-from pusa_app.models.machine import Machine, imagined
+from pusa_app.models.machine import Machine, imagined, this_machine
 from pusa_app.models.offers import Offer, duration_words, machine_words, offer, offers, recommended, verdict
-from pusa_app.models.weights import State, states
+from pusa_app.models.plan import _too_large
+from pusa_app.models.room import Disks, apart
+from pusa_app.models.weights import State, size_words, states
 
 CARD_12 = imagined(12, 32, "NVIDIA GeForce RTX 3060", (8, 6))
 NO_GPU = imagined(0, 16)
@@ -102,6 +106,52 @@ def test_too_little_disk_is_told(nothing: list[State]) -> None:
     assert "too little disk" in verdict(full, offers(nothing, full))
     # Of a model whose size nobody wrote down, the weights must fit at least.
     assert of("wan2.2-ti2v-5b", machine).lacks == "disk"
+
+
+def test_the_disk_that_counts_is_the_one_that_downloads_go_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The offer and the download ask the same question of the same disks."""
+    cache = tmp_path / "cache"
+    free = {cache: 20 * 10**9, tmp_path: 900 * 10**9}
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setenv("PUSA_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.delenv("PUSA_TEST_MACHINE", raising=False)
+    monkeypatch.setattr(room, "device_of", lambda path: int(cache in (path, *path.parents)))
+    monkeypatch.setattr(
+        shutil,
+        "disk_usage",
+        lambda path: shutil._ntuple_diskusage(10**12, 0, free[cache if path == cache else tmp_path]),
+    )
+    cache.mkdir()
+    here = this_machine()
+    assert (here.disk_bytes, here.cache_bytes) == (900 * 10**9, 20 * 10**9)
+    disks = {"disk_bytes": here.disk_bytes, "cache_bytes": here.cache_bytes}
+    found = of("pusa-v0.5", CARD_12.model_copy(update=disks))
+    assert found.lacks == "disk" and "30 GB of disk where downloads go, and 20 GB are free: make 11 GB" in found.reason
+    assert room.shortage(Disks.of(Home.here()), 30 * 10**9, 0) == room.Shortage(30 * 10**9, 20 * 10**9)
+    # The other way about: files have room, what is made of them has none.
+    swapped = CARD_12.model_copy(update={"disk_bytes": 10 * 10**9, "cache_bytes": 900 * 10**9})
+    assert "of disk where models are put together, and 10 GB are free" in of("pusa-v0.5", swapped).reason
+    # On one disk both count; on two each has its own.
+    assert room.shortage(Disks(40 * 10**9), 30 * 10**9, 20 * 10**9) is not None
+    assert room.shortage(Disks(40 * 10**9, 40 * 10**9, two=True), 30 * 10**9, 20 * 10**9) is None
+
+
+def test_a_reason_never_has_two_equal_figures() -> None:
+    """ "needs 24 GB, and 24 GB are free" is no reason."""
+    close = {"disk_bytes": 50_700_000_000}
+    words = of("pusa-v0.5", CARD_12.model_copy(update=close)).reason
+    needs, free = re.findall(r"[\d.]+ GB", words)[:2]
+    assert float(needs.split()[0]) > float(free.split()[0]), words
+    assert apart(24.04e9, 23.96e9, size_words) == ("24.1 GB", "23.9 GB")
+    assert apart(51e9, 20e9, size_words) == ("51 GB", "20 GB")
+
+
+def test_a_plan_that_just_does_not_fit_says_so_in_figures() -> None:
+    work = work_for("pusa-v0.5", CARD_12)
+    least = plan_for("pusa-v0.5", work)
+    tight = least.model_copy(update={"vram": work.room + 10_000, "fits": False})
+    needs, usable = re.findall(r"([\d.]+) GB", _too_large(work, tight))[:2]
+    assert float(needs) > float(usable)
 
 
 def test_what_is_here_need_not_be_got_again() -> None:

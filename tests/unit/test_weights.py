@@ -133,6 +133,24 @@ class TestDownload:
         fetch(home, make_entry())
         assert hub.requests == []
 
+    def test_a_folder_of_an_older_version_gets_the_card_of_this_one(self, hub, home):
+        folder = fetch(home, make_entry())
+        put(home, make_entry(summary="Newer.", spec=TINY_SPEC.model_dump() | {"steps": 7}))
+        card = get_card("one")
+        assert (card.summary, card.spec.steps, card.folder) == ("Newer.", 7, folder)
+        # A LoRA that the older version did not bring: the folder is what its own card says.
+        lora = {"repo": "some/lora", "files": ["x.safetensors"], "use": "lora", "into": "x"}
+        put(home, make_entry(summary="With a LoRA.", parts=[*make_entry().model_dump()["parts"], lora]))
+        assert get_card("one").summary == "A model."
+
+    def test_a_folder_of_ones_own_keeps_its_card(self, hub, home, tiny_mochi, tmp_path):
+        mine = shutil.copytree(tiny_mochi, tmp_path / "mine")
+        add(home, mine, "one")
+        assert get_card("one").summary == "A model."
+        card = make_entry().card(None).model_copy(update={"summary": "Tuned by me."})
+        (mine / "card.json").write_text(card.model_dump_json(exclude={"folder"}))
+        assert get_card("one").summary == "Tuned by me."
+
     def test_a_second_time_nothing_is_asked(self, hub, home):
         fetch(home, make_entry())
         hub.requests.clear()

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pusa_app.errors import ModelError, StoreError
 from pusa_app.models.entry import Entry
 from pusa_app.models.home import Home
+from pusa_app.models.room import Disks, existing, shortage
 from pusa_app.models.weights.assemble import assemble, cost_of
 from pusa_app.models.weights.hub import Gone, Hub, Stopped, is_there, storage_of
 from pusa_app.models.weights.shelf import Wanted, alone, chosen, drop, held, is_complete, known_files, needed_elsewhere
 from pusa_app.models.weights.words import size_words
 
-RESERVE = 500_000_000  # bytes that a download leaves on a disk
 EVERY = 0.25  # seconds between two reports
 WINDOW = 10.0  # seconds over which speed is measured
 Phase = Literal["checking", "looking", "downloading", "converting", "done"]
@@ -136,18 +135,15 @@ def _look(home: Home, hub: Hub, entry: Entry, number: int) -> Wanted:
 def _check_room(home: Home, entry: Entry, wanted: list[Wanted]) -> None:
     """Raises StoreError when a disk has not the room for what is to come."""
     remaining = sum(file.size for one in wanted for file in one.files) - sum(held(home, one) for one in wanted)
-    needs: dict[int, list[Any]] = {}
-    for folder, count in ((home.hub_cache, max(0, remaining)), (home.models_dir, cost_of(entry, wanted))):
-        place = next(path for path in (folder, *folder.parents) if path.exists())
-        need = needs.setdefault(place.stat().st_dev, [0, place])
-        need[0] += count
-    for count, place in needs.values():
-        free = shutil.disk_usage(place).free
-        if count and free < count + RESERVE:
-            raise StoreError(
-                f"{entry.title} needs {size_words(count)} of room on the disk of {place}, and {size_words(free)} are "
-                f"free: make {size_words(count + RESERVE - free)} more, or set HF_HOME to another disk."
-            )
+    short = shortage(Disks.of(home), max(0, remaining), cost_of(entry, wanted))
+    if short is not None:
+        need, free, more = short.words(size_words)
+        place = existing(home.models_dir if short.own else home.hub_cache)
+        another = "PUSA_DATA_DIR" if short.own else "HF_HOME"
+        raise StoreError(
+            f"{entry.title} needs {need} of room on the disk of {place}, and {free} are free: make {more} more, or set "
+            f"{another} to another disk."
+        )
 
 
 def _download(home: Home, hub: Hub, wanted: list[Wanted], tell: Tell, stop: Callable[[], bool]) -> None:

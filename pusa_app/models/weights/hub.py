@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from pusa_app.errors import ModelError, PusaError, StoreError, UserError
 from pusa_app.models.home import Home
+from pusa_app.models.room import existing
 
 PIECE = 1024 * 1024
 HASH = r"[0-9a-f]{40,64}"
@@ -282,7 +283,7 @@ class Hub:
         if status is not None:
             return ModelError(f"{host} is busy or broken (status {status}): try again later; it goes on from here.")
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = _size(shutil.disk_usage(_existing(self._home.hub_cache)).free)
+            free = _size(shutil.disk_usage(existing(self._home.hub_cache)).free)
             return StoreError(
                 f"The disk is full: {free} are left in {self._home.hub_cache}; make room, then go on from here."
             )
@@ -353,10 +354,6 @@ def _is_cut(error: BaseException) -> bool:
     return bool(names & {"TransportError", "TimeoutException", "StreamError", "ConnectionError"}) or (
         isinstance(error, OSError) and error.errno in (errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT)
     )
-
-
-def _existing(path: Path) -> Path:
-    return next((folder for folder in (path, *path.parents) if folder.exists()), path)
 
 
 def _size(count: float) -> str:
