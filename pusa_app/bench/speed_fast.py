@@ -3,6 +3,7 @@ without."""
 
 from __future__ import annotations
 
+import gc
 import math
 import statistics
 import time
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from pusa_app.bench.timing import best_ratio, take_turns
-from pusa_app.errors import ModelError
+from pusa_app.errors import ModelError, UserError
 from pusa_app.models import ModelCard, load_backbone
 from pusa_app.models.fitting import work_for
 from pusa_app.models.plan import Attention, MemoryPlan, blocked
@@ -27,6 +28,8 @@ INTERVAL = (0.4, 1.0)  # where it is worth least: at the end
 BACKENDS: tuple[Attention, ...] = ("cudnn", "flash", "sage")
 PLAIN = "as it is"
 SAME = 99.0  # dB, of equal frames
+TOO_LARGE = "does not fit into the memory"
+TOO_LARGE_BESIDE = "does not fit into the memory beside the model as it is"
 
 
 @dataclass
@@ -42,14 +45,17 @@ class Line:
 
 @dataclass
 class Runs:
-    """The frames of each run of a variant, and the share of forwards whose blocks were left out."""
+    """The frames of each run of a variant, the share of forwards whose blocks were left out, and whether its memory ran
+    out."""
 
     frames: dict[str, np.ndarray] = field(default_factory=dict)
     skipped: float = 0.0
+    too_large: bool = False
 
 
 def measure_fast(card: ModelCard, steps: int | None = None, rounds: int = 3, compiled: bool = True) -> Iterator[Line]:
-    """Text to video with a model, in the ways that a recipe or a plan can make it faster."""
+    """Text to video with a model, in the ways that a recipe or a plan can make it faster. Raises UserError when the
+    memory is too small for the model as it is."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     backbone = load_backbone(card, device)
     plain = recipe_of(card, PROMPTS[0], steps)
@@ -60,7 +66,15 @@ def measure_fast(card: ModelCard, steps: int | None = None, rounds: int = 3, com
     made = {name: Runs() for name in ways}
 
     def run(name: str, prompt: str) -> None:
-        frames = render(plain.model_copy(update={"prompt": prompt, **ways[name]}), backbone).frames
+        if made[name].too_large:
+            return
+        try:
+            frames = render(plain.model_copy(update={"prompt": prompt, **ways[name]}), backbone).frames
+        except torch.OutOfMemoryError:
+            if name == PLAIN:
+                raise UserError("This model does not fit into the memory here: close other programs.") from None
+            made[name].too_large = True
+            return
         assert frames is not None
         made[name].frames[prompt] = frames
         if cache := getattr(backbone, "cache", None):
@@ -70,6 +84,9 @@ def measure_fast(card: ModelCard, steps: int | None = None, rounds: int = 3, com
     for name in ways:
         for prompt in PROMPTS[1:]:
             run(name, prompt)
+        if made[name].too_large:
+            yield Line(name, said=TOO_LARGE)
+            continue
         said = f"{made[name].skipped:.0%} of the forwards were left out" if "cache" in ways[name] else ""
         quality = statistics.mean(psnr(made[name].frames[prompt], made[PLAIN].frames[prompt]) for prompt in PROMPTS)
         yield Line(name, best_ratio(seconds, name, PLAIN), quality, said)
@@ -98,14 +115,24 @@ def recipe_of(card: ModelCard, prompt: str, steps: int | None = None) -> Recipe:
 
 def _planned(card: ModelCard, backbone: Any, choices: dict[str, Any], name: str, rounds: int) -> Line:
     """One step of a model that is loaded otherwise, beside the same step as it is."""
-    spec, fit = card.spec, backbone.fit
-    plan = MemoryPlan.model_validate(fit.plan.choice | choices)
     try:
-        other = load_backbone(card, str(backbone.device), plan=plan)
+        return _compared(card, backbone, choices, name, rounds)
     except ModelError as error:
         return Line(name, said=str(error))
+    except torch.OutOfMemoryError:
+        return Line(name, said=TOO_LARGE_BESIDE)
+    finally:
+        _let_go()
+
+
+def _compared(card: ModelCard, backbone: Any, choices: dict[str, Any], name: str, rounds: int) -> Line:
+    spec, fit = card.spec, backbone.fit
     stride = spec.spatial_stride
     shape = spec.latent_channels, spec.grid().num_slots, spec.height // stride, spec.width // stride
+    # What nobody planned batches small clips only: the other model does with this clip as this one does.
+    batched = fit.batches(math.prod(shape[1:]) // spec.patch**2)
+    plan = MemoryPlan.model_validate(fit.plan.choice | {"batched": batched} | choices)
+    other = load_backbone(card, str(backbone.device), plan=plan)
     z = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(backbone.device)
     sigma = torch.full(shape[1:2], 0.7, device=backbone.device)
     found: dict[str, torch.Tensor] = {}
@@ -125,6 +152,13 @@ def _planned(card: ModelCard, backbone: Any, choices: dict[str, Any], name: str,
     if plan.compile and not other.fit.is_compiled:
         said = "there is no compiler here: the blocks run as they are"
     return Line(name, best_ratio(seconds, name, PLAIN), said=said)
+
+
+def _let_go() -> None:
+    """Give back the memory of a model that is no longer used, before the next one comes."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def psnr(frames: np.ndarray, other: np.ndarray) -> float:

@@ -3,17 +3,21 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from types import SimpleNamespace
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
-from pusa_app.bench import speed, timing
+from pusa_app.backbones.fit import Fit
+from pusa_app.bench import speed, speed_fast, timing
 from pusa_app.bench.speed_device import can_run, full_size, matmul_peak, operations
 from pusa_app.bench.speed_families import FAMILIES, OURS, REPEATED, STOCK, Hunyuan, Mochi, StepSize, Wan
 from pusa_app.bench.speed_fast import PLAIN, SAME, measure_fast, print_fast, psnr
 from pusa_app.errors import UserError
 from pusa_app.models import get_card
+from pusa_app.models.entry import entries
 from pusa_app.models.sizes import HUNYUAN, MOCHI, WAN_14B
 
 
@@ -92,8 +96,6 @@ def family(request):
 
 
 def test_every_family_of_the_table_has_its_model_in_the_catalogue():
-    from pusa_app.models.entry import entries
-
     assert all(entries()[family.model].spec.family == name for name, family in FAMILIES.items())
 
 
@@ -193,9 +195,75 @@ def test_fast_paths_are_measured(folder, capsys, monkeypatch):
     assert re.search(r"attention sage +it needs a GPU of NVIDIA", out)
 
 
-def test_psnr():
-    import numpy as np
+class Half:
+    """A model that is loaded as `plan` says, None as nobody planned; its steps take no time."""
 
+    def __init__(self, plan=None):
+        self.device = torch.device("cpu")
+        self.fit = Fit(plan, self.device) if plan else Fit.without_plan(self.device, torch.float32, lean=False)
+
+    def encode_text(self, prompt):
+        return prompt
+
+    def velocity(self, z, sigma, texts):
+        return [z for _ in texts]
+
+
+def out_of_memory(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize(("model", "batched"), [("tiny", True), ("pusa-v1", False)])
+@pytest.mark.parametrize("choices", [{"attention": "cudnn"}, {"compile": True}])
+def test_what_is_compared_differs_in_one_choice(monkeypatch, tiny_spec, model, batched, choices):
+    """Whether the texts share a forward would change the time more than what is looked at."""
+    base, others = Half(), []
+    monkeypatch.setattr(speed_fast, "load_backbone", lambda *_, plan: others.append(Half(plan)) or others[-1])
+    spec = tiny_spec if model == "tiny" else entries()[model].spec
+    tokens = spec.grid().num_slots * spec.height * spec.width // (spec.spatial_stride * spec.patch) ** 2
+    line = speed_fast._planned(SimpleNamespace(spec=spec), base, choices, "other", 1)
+    (other,) = others
+    assert line.ratio > 0
+    assert base.fit.batches(tokens) == other.fit.batches(tokens) == batched
+    same = set(base.fit.plan.choice) - set(choices) - {"batched"}
+    assert {name: other.fit.plan.choice[name] for name in same} == {name: base.fit.plan.choice[name] for name in same}
+    assert all(other.fit.plan.choice[name] == value for name, value in choices.items())
+
+
+def test_a_model_that_does_not_fit_beside_the_other_is_a_line(monkeypatch, tiny_spec, capsys):
+    card = SimpleNamespace(spec=tiny_spec)
+    monkeypatch.setattr(speed_fast, "load_backbone", out_of_memory)
+    lines = [speed_fast._planned(card, Half(), {"attention": "cudnn"}, "attention cudnn", 1)]
+    monkeypatch.setattr(speed_fast, "load_backbone", lambda *_, plan: Half(plan))
+    monkeypatch.setattr(Half, "velocity", out_of_memory)
+    lines.append(speed_fast._planned(card, Half(), {"compile": True}, "compiled blocks", 1))
+    print_fast(iter(lines))
+    for line in capsys.readouterr().out.splitlines():
+        assert re.search(r"(cudnn|blocks) +does not fit into the memory beside the model as it is$", line)
+    assert [line.ratio for line in lines] == [None, None]
+
+
+def test_a_way_that_takes_too_much_memory_is_a_line(folder, monkeypatch):
+    """First Block Cache keeps what blocks added; where even the plain run does not fit there is nothing to compare."""
+    asked, clip = [], SimpleNamespace(frames=np.zeros((1, 2, 2, 3), np.uint8))
+
+    def render(recipe, backbone):
+        asked.append(recipe.cache)
+        return out_of_memory() if recipe.cache == 0.1 else clip
+
+    monkeypatch.setattr(speed_fast, "load_backbone", lambda *_: Half())
+    monkeypatch.setattr(speed_fast, "BACKENDS", ())
+    monkeypatch.setattr(speed_fast, "render", render)
+    card = get_card(str(folder))
+    lines = {line.name: line for line in measure_fast(card, rounds=3, compiled=False)}
+    assert lines["First Block Cache 0.1"].said == "does not fit into the memory" and asked.count(0.1) == 1
+    assert [name for name, line in lines.items() if line.ratio is None] == ["First Block Cache 0.1"]
+    monkeypatch.setattr(speed_fast, "render", out_of_memory)
+    with pytest.raises(UserError, match="close other programs"):
+        list(measure_fast(card, rounds=1, compiled=False))
+
+
+def test_psnr():
     clip = np.zeros((2, 4, 4, 3), np.uint8)
     assert psnr(clip, clip) == SAME
     assert psnr(clip, clip + 255) == 0
