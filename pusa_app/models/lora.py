@@ -19,50 +19,25 @@ import json
 import logging
 import os
 import re
+import shlex
 import warnings
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pusa_app.errors import ModelError
-from pusa_app.models.convert import MOCHI
-from pusa_app.models.convert_wan import WAN
+from pusa_app.models.hub_lora import HubLora
+from pusa_app.models.lora_names import SECOND, Entry, Names, read_entries
 from pusa_app.models.native import PICKLES, Cut, one_line
-from pusa_app.models.native_names import hunyuan_mapping, ltx_mapping
 from pusa_app.settings import default_data_dir
 from pusa_app.timeline import LoraChoice, is_name
 
 if TYPE_CHECKING:
     import torch
 
-# What a key ends with, and what it is then.
-_ENDINGS = (
-    (re.compile(r"(.+)\.lora_A(?:\.[^.]+)?\.weight"), "A"),
-    (re.compile(r"(.+)\.lora_B(?:\.[^.]+)?\.weight"), "B"),
-    (re.compile(r"(.+)\.lora_B(?:\.[^.]+)?\.bias"), "diff_b"),
-    (re.compile(r"(.+)\.lora[._]down(?:\.weight)?"), "A"),
-    (re.compile(r"(.+)\.lora[._]up(?:\.weight)?"), "B"),
-    (re.compile(r"(.+)\.lora_(A)"), "A"),
-    (re.compile(r"(.+)\.lora_(B)"), "B"),
-    (re.compile(r"(.+)\.alpha"), "alpha"),
-    (re.compile(r"(.+)\.diff"), "diff"),
-    (re.compile(r"(.+)\.diff_b"), "diff_b"),
-)
-_PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.", "model.")
-_SECOND = "transformer_2."
 _EXPERTS = ("high", "low")
-_UNDERSCORED = ("lora_unet_", "lora_transformer_", "lycoris_")
-_OTHERS = (("dora_scale", "a DoRA"), ("lora_magnitude", "a DoRA"), ("lokr_", "a LoKr"), ("hada_", "a LoHa"))
 _IN_FOLDERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
-_NATIVE = {
-    "wan": WAN.mapping,
-    "skyreels": WAN.mapping,
-    "mochi": MOCHI.mapping,
-    "ltx": ltx_mapping,
-    "hunyuan": hunyuan_mapping,
-}
 
 _log = logging.getLogger(__name__)
 
@@ -88,13 +63,16 @@ def loras_dir() -> Path:
 
 
 def find_loras(name: str) -> list[Path]:
-    """The safetensors files of a LoRA: a path, or the name of one that was downloaded or put in the folder of LoRAs.
+    """The safetensors files of a LoRA: a path, or the name of one that was downloaded, by its id or by its name on the
+    hub, or put in the folder of LoRAs.
 
     Several only where a folder holds one for each of two experts. Raises ModelError with one line.
     """
-    data = default_data_dir()
+    data, hub = default_data_dir(), HubLora.named(name)
     try:
-        if is_name(name):
+        if hub is not None:
+            places = [data / "models" / hub.id / "loras"]
+        elif is_name(name):
             places = [data / "loras" / name, data / "loras" / f"{name}.safetensors", data / "models" / name / "loras"]
         else:
             places = [Path(name).expanduser()]
@@ -102,6 +80,9 @@ def find_loras(name: str) -> list[Path]:
         files = _files_of(found) if found is not None else []
     except (OSError, ValueError, RuntimeError):  # a name that no file system takes, the home of nobody
         files = []
+    if not files and hub is not None:
+        how = f"`python -m pusa_app models download {shlex.quote(hub.name)}`"
+        raise ModelError(f"The LoRA {hub.name[:300]} is not on this machine: get it on the page Models, or with {how}.")
     if not files:
         # Where the data folder is, is nothing for whoever visits a shared page.
         place = "the folder loras of the data folder"
@@ -148,43 +129,6 @@ def mark_of(choices: Iterable[LoraChoice]) -> str:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Entry:
-    """What a file says of one module: keys of its tensors by kind."""
-
-    keys: dict[str, str] = field(default_factory=dict)
-
-
-def read_entries(keys: Iterable[str], name: str) -> tuple[dict[tuple[int, str], Entry], list[str]]:
-    """(expert, module as the file names it) -> Entry, and the keys that are of no known kind.
-
-    Raises ModelError for what is no LoRA at all.
-    """
-    entries: dict[tuple[int, str], Entry] = defaultdict(Entry)
-    odd = []
-    for key in keys:
-        for mark, what in _OTHERS:
-            if mark in key:
-                raise ModelError(f"{name} is {what}, which this program cannot use: get it as a plain LoRA.")
-        for pattern, kind in _ENDINGS:
-            if match := pattern.fullmatch(key):
-                entries[_module(match[1])].keys[kind] = key
-                break
-        else:
-            odd.append(key)
-    return dict(entries), odd
-
-
-def _module(path: str) -> tuple[int, str]:
-    """(0 or 1 for the expert, the name without what other programs put in front)."""
-    path = path.removeprefix("base_model.model.")
-    if path.startswith(_SECOND):
-        return 1, path.removeprefix(_SECOND)
-    for prefix in _PREFIXES:
-        path = path.removeprefix(prefix)
-    return 0, path
-
-
 def _scales(path: Path, notes: Mapping[str, str]) -> Mapping[str, Any]:
     """What PEFT or diffusers wrote down about alpha: lora_alpha, alpha_pattern, use_rslora; empty when nobody did."""
     data: Any = {}
@@ -217,8 +161,8 @@ class Target:
 
     def __init__(self, model: Any, family: str) -> None:
         self.model = model
-        self._places = _places(model, family)
-        self._flat = {name.replace(".", "_"): places for name, places in self._places.items()}
+        own = {name.rpartition(".")[0] for name, _ in model.named_parameters() if name.endswith((".weight", ".bias"))}
+        self._names = Names(own, model.config, family)
         self._loaded: dict[str, _Loaded] = {}
         self._strengths: dict[str, float] = {}
         self._originals: dict[str, torch.Tensor] = {}
@@ -241,7 +185,7 @@ class Target:
         return dict(self._loaded)
 
     def _load(self, name: str, path: Path, part: int | None) -> _Loaded:
-        found = _read(path, part, self._find, self._weight)
+        found = _read(path, part, self._names.find, self._weight)
         if found.pairs:
             from pusa_app.backbones.parts import silent_libraries
 
@@ -261,12 +205,6 @@ class Target:
                 )
             found.pairs.clear()  # they are on the model now
         return found
-
-    def _find(self, module: str) -> list[tuple[str, Cut]]:
-        for prefix in _UNDERSCORED:
-            if module.startswith(prefix):
-                return self._flat.get(module.removeprefix(prefix), [])
-        return self._places.get(module, [])
 
     def _weight(self, module: str, kind: str) -> Any:
         """A parameter of a layer, under an adapter or not; None when it has none."""
@@ -326,21 +264,6 @@ class _Loaded:
     unmatched: list[str]
     pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]  # module -> A (rank, in), B (out, rank) with the scale in it
     differences: dict[str, torch.Tensor]  # parameter -> what is added to it
-
-
-def _places(model: Any, family: str) -> dict[str, list[tuple[str, Cut]]]:
-    """Name of a module, as diffusers or as the authors call it -> our modules that it is, and which rows of it."""
-    places: dict[str, list[tuple[str, Cut]]] = defaultdict(list)
-    own = {name.rpartition(".")[0] for name, _ in model.named_parameters() if name.endswith((".weight", ".bias"))}
-    if native := _NATIVE.get(family):
-        for target, cut in native(dict(model.config)).items():
-            module, _, kind = target.rpartition(".")
-            source, _, source_kind = cut.source.rpartition(".")
-            if kind == source_kind == "weight" and module in own and source not in own:
-                places[source].append((module, cut))
-    for module in own:
-        places[module].append((module, Cut(module)))
-    return dict(places)
 
 
 def _read(path: Path, part: int | None, find: Any, weight: Any) -> _Loaded:
@@ -522,6 +445,6 @@ def _has_second(path: Path) -> bool:
 
     try:
         with safe_open(path, framework="pt") as file:
-            return any(key.startswith(_SECOND) for key in file.keys())  # noqa: SIM118 - not a dictionary
+            return any(key.startswith(SECOND) for key in file.keys())  # noqa: SIM118 - not a dictionary
     except (SafetensorError, OSError):
         return False

@@ -13,6 +13,7 @@ from pusa_app.timeline.recipe import (
     Recipe,
     TaskName,
     build,
+    hub_parts,
     is_name,
 )
 from pusa_app.timeline.remap import remap
@@ -68,6 +69,7 @@ __all__ = [
     "build",
     "frames_for_slots",
     "get_task",
+    "hub_parts",
     "is_name",
     "is_sweep",
     "nearest_length",

@@ -48,6 +48,24 @@ def is_name(text: str) -> bool:
     return text.strip(".") != "" and not re.search(r"[/\\~:\0]", text)
 
 
+HUB_LORA = re.compile(
+    r"(?P<repo>[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*):(?P<file>[^\\:*?\0-\x1f]+\.(?:safetensors|pt))"
+    r"(?:@(?P<revision>[A-Za-z0-9][\w.\-/]*))?"
+)
+
+
+def hub_parts(text: str) -> tuple[str, str, str] | None:
+    """ "owner/repo:file.safetensors" or "owner/repo:folder/file.safetensors@revision" -> (repository, file, revision),
+    the name of a LoRA of the hub; None for what is none. It says what to ask the hub for, and leads to no file here."""
+    match = HUB_LORA.fullmatch(text)
+    if match is None or not text.isprintable():
+        return None
+    revision = match["revision"] or "main"
+    if {"", ".", ".."} & {*match["file"].split("/"), *revision.split("/")}:
+        return None
+    return match["repo"], match["file"], revision
+
+
 class LoraChoice(BaseModel):
     """A LoRA on the model: a file, or the name of one that this machine knows, and how strongly it works.
 
@@ -62,8 +80,8 @@ class LoraChoice(BaseModel):
 
     @property
     def named(self) -> bool:
-        """Whether it is one that the machine knows by its name, and not a file anywhere."""
-        return is_name(self.path)
+        """Whether it is one that the machine knows by its name, or that of the hub, and not a file anywhere."""
+        return is_name(self.path) or hub_parts(self.path) is not None
 
 
 class Recipe(BaseModel):
@@ -156,7 +174,10 @@ class Recipe(BaseModel):
 
     def with_bare_loras(self) -> Recipe:
         """The same recipe with LoRAs by the names of their files: where they lie is nobody else's business."""
-        bare = (lora.model_copy(update={"path": re.split(r"[/\\]", lora.path)[-1] or lora.path}) for lora in self.loras)
+        bare = (
+            lora if lora.named else lora.model_copy(update={"path": re.split(r"[/\\]", lora.path)[-1] or lora.path})
+            for lora in self.loras
+        )
         return self.model_copy(update={"loras": tuple(bare)})
 
     def to_json(self) -> str:

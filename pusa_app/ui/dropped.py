@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pusa_app.errors import MediaError, ModelError, RecipeError
 from pusa_app.studio import Studio, cards, check_recipe
-from pusa_app.timeline import Recipe, Sweep, is_sweep
+from pusa_app.timeline import Recipe, Sweep, hub_parts, is_sweep
 from pusa_app.ui import strings
 
 MAX_SIDECAR = 4_000_000  # characters; what is longer is refused as no recipe
@@ -68,7 +68,8 @@ def own_source(name: str, studio: Studio, owner: str) -> Path | None:
 def named_loras(recipe: Recipe) -> Recipe:
     """The recipe with LoRAs that it names; never with the paths of such."""
     bare = recipe.with_bare_loras()
-    return bare.model_copy(update={"loras": tuple(lora for lora in bare.loras if NAME.fullmatch(lora.path))})
+    kept = tuple(lora for lora in bare.loras if NAME.fullmatch(lora.path) or hub_parts(lora.path))
+    return bare.model_copy(update={"loras": kept})
 
 
 def _work_in(path: Path) -> Recipe | Sweep:
