@@ -8,6 +8,8 @@ from typing import Any
 
 import gradio as gr
 
+DOM = Path(__file__).with_name("dom.js")  # a first chapter for scripts that make nodes
+
 
 class Drawn(gr.HTML):
     """A value (plain JSON) that the script `<name>.js` beside it draws; several scripts are chapters of one.

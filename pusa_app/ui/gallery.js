@@ -2,19 +2,7 @@
 const root = element.querySelector('.gallery');
 const words = props.strings;
 let open = false, saving = false;
-const make = (tag, name, parent, text) => {
-  const e = document.createElement(tag);
-  e.className = name;
-  if (text != null) e.textContent = text;
-  if (tag === 'button') e.type = 'button';
-  parent.append(e);
-  return e;
-};
-const button = (name, parent, text, act) => {
-  const e = make('button', name, parent, text);
-  e.addEventListener('click', act);
-  return e;
-};
+const button = buttons();
 
 function draw() {
   const list = (props.value?.presets || []).filter(preset => !props.tasks || props.tasks.includes(preset.task));

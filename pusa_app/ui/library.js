@@ -1,21 +1,8 @@
 // The Library: what is searched for and chosen is held here; Python answers with the list. This chapter is the grid.
 const root = element.querySelector('.library');
-const make = (tag, name, parent, text) => {
-  const e = document.createElement(tag);
-  e.className = name;
-  if (text != null) e.textContent = text;
-  if (tag === 'button') e.type = 'button';
-  parent?.append(e);
-  return e;
-};
-const button = (name, parent, text, act) => {
-  const e = make('button', name, parent, text);
-  e.addEventListener('click', act);
-  return e;
-};
-const say = (key, values = {}) => WORDS[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+const button = buttons();
+const say = (key, values) => filled(WORDS[key], values);
 const counted = (count, one, many) => say(count === 1 ? one : many, { count });
-const write = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 const served = url => `${(window.gradio_config?.root ?? '').replace(/\/$/, '')}/${url}`;
 const SVG = 'http://www.w3.org/2000/svg';
 function icon(path, parent) {
@@ -144,7 +131,7 @@ function card(id) {
   const box = make('div', 'lib-card');
   box.setAttribute('role', 'listitem');
   const open = button('lib-open', box, null, event => {
-    if (event.shiftKey || event.ctrlKey || event.metaKey) pick(id, event.shiftKey); else show(id);
+    if (event.shiftKey || event.ctrlKey || event.metaKey) pick(id, event.shiftKey); else visit(id);
   });
   open.setAttribute('aria-keyshortcuts', 'Enter F Delete');
   const frame = make('span', 'lib-frame', open);

@@ -17,7 +17,7 @@ from pusa_app.jobs import Job
 from pusa_app.studio import Studio, card_of, cards
 from pusa_app.timeline import TASKS
 from pusa_app.ui import strings
-from pusa_app.ui.drawn import Drawn, DrawnWithEvents
+from pusa_app.ui.drawn import DOM, Drawn, DrawnWithEvents
 from pusa_app.ui.dropped import dropped_recipe
 from pusa_app.ui.form import Form
 from pusa_app.ui.library_items import (
@@ -36,7 +36,7 @@ from pusa_app.ui.player import is_uploaded, publish_bytes, safe
 from pusa_app.ui.visitors import WHOLE, gone, job_of, number, owner_of, recipe_of, told_to_user, video_of
 
 HERE = Path(__file__).parent
-SCRIPTS = tuple(HERE / name for name in ("library.js", "library_one.js", "library_pair.js"))
+SCRIPTS = (DOM, *(HERE / name for name in ("library.js", "library_one.js", "library_pair.js")))
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 COUNT = itertools.count(1)  # of what must be news each time
 KINDS = [kind for kind, _ in strings.LIBRARY["kinds"]]

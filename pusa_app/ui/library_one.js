@@ -1,7 +1,7 @@
 // One video: a large player, all that is known of it, and what can be done with it.
 let opened = null, showing = null;
 
-function show(id, cell = -1) {
+function visit(id, cell = -1) {
   showing = id;
   trigger('show', { id, cell, query: { ...query, limit, asked } });
 }
@@ -130,7 +130,7 @@ function drawOne() {
   stopSaving();
 }
 function chip(label, cell) {
-  const b = button('lib-chip', chips, label, () => show(opened.id, cell));
+  const b = button('lib-chip', chips, label, () => visit(opened.id, cell));
   b.setAttribute('aria-pressed', opened.cell === cell);
   return b;
 }

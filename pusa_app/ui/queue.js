@@ -9,23 +9,8 @@ let drag = null;
 let missed = null;
 let asking = false;      // whether "clear" waits for a second press
 
-const make = (tag, name, parent, text) => {
-  const node = document.createElement(tag);
-  node.className = name;
-  if (text != null) node.textContent = text;
-  if (tag === 'button') node.type = 'button';
-  parent?.append(node);
-  return node;
-};
-const button = (name, parent, text, press) => {
-  const node = make('button', `q-button ${name}`, parent, text);
-  node.addEventListener('click', press);
-  return node;
-};
-const write = (node, text) => { if (node.textContent !== (text || '')) node.textContent = text || ''; };
-const show = (node, shown) => { if (node.hidden === !!shown) node.hidden = !shown; };
-const mark = (node, name, value) => { if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value); };
-const say = (key, values = {}) => WORDS[key].replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+const button = buttons('q-button');
+const say = (key, values) => filled(WORDS[key], values);
 const act = (verb, id = '') => trigger('act', { verb, id });
 const still = window.matchMedia('(prefers-reduced-motion: reduce)');
 

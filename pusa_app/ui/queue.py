@@ -15,7 +15,7 @@ from pusa_app.pace import clock
 from pusa_app.studio import Studio, card_of, work_of
 from pusa_app.timeline import Keyframe, Recipe, Sweep, get_task
 from pusa_app.ui import strings
-from pusa_app.ui.drawn import Drawn
+from pusa_app.ui.drawn import DOM, Drawn
 from pusa_app.ui.player import data_url, running_value
 
 HERE = Path(__file__).parent
@@ -33,7 +33,7 @@ class Queue:
 
     def build(self) -> None:
         self.banner = make_banner("resume-queue")
-        self.list = Drawn({}, script=HERE / "queue.js", elem_id="queue", words=strings.QUEUE)
+        self.list = Drawn({}, script=(DOM, HERE / "queue.js"), elem_id="queue", words=strings.QUEUE)
 
 
 def make_banner(elem_id: str) -> Drawn:
@@ -43,7 +43,7 @@ def make_banner(elem_id: str) -> Drawn:
 
 def make_line() -> Drawn:
     """One line on the queue beside Generate; event show."""
-    return Drawn({}, script=HERE / "queue_line.js", elem_id="queue-line", words=strings.QUEUE)
+    return Drawn({}, script=(DOM, HERE / "queue_line.js"), elem_id="queue-line", words=strings.QUEUE)
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------------

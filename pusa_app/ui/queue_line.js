@@ -1,17 +1,10 @@
 // One line beside Generate: what runs and waits, and where what was just asked for stands in the queue.
 const root = element.querySelector('.queue-line');
-const make = (tag, name) => { const node = document.createElement(tag); node.className = name; root.append(node); return node; };
-const added = make('p', 'line-added');
-const line = make('p', 'line-facts');
+const added = make('p', 'line-added', root);
+const line = make('p', 'line-facts', root);
 added.setAttribute('role', 'status');
-const facts = document.createElement('span');
-const link = document.createElement('button');
-link.type = 'button';
-link.className = 'line-open';
-link.textContent = WORDS.open;
-link.addEventListener('click', () => trigger('show', {}));
-line.append(facts, link);
-const write = (node, text) => { if (node.textContent !== (text || '')) node.textContent = text || ''; };
+const facts = make('span', '', line);
+buttons()('line-open', line, WORDS.open, () => trigger('show', {}));
 
 function draw() {
   const v = props.value || {};
