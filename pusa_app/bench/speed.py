@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.only in (None, "step"):
         peak = matmul_peak(device, dtype)
         for family in families:
-            size = QUICK if options.quick else full_size(family, device) if device.type == "cuda" else StepSize()
+            size = QUICK if options.quick else full_size(family, device) if device.type == "cuda" else family.small
             result = measure_step(family, replace(size, rounds=options.rounds or size.rounds), device, dtype)
             peak = max(peak, matmul_peak(device, dtype))  # other programs may have been in its way before
             passed &= _print_step(family, result, peak)
@@ -157,11 +157,10 @@ def measure_step(
 def _print_step(family: Family, result: StepResult, peak: float) -> bool:
     size = result.size
     depth = "all layers" if size.layers is None else f"{size.layers} layer{'s' if size.layers > 1 else ''}"
-    text = size.valid_text_tokens
+    tokens = size.slots * size.height * size.width // family.patch**2
     print(
-        f"\nOne step of {type(family).__name__}: width {family.width}, {depth}, "
-        f"{size.slots * size.height * size.width // 4} visual tokens, {text} of {family.text[0]} text tokens valid, "
-        f"median of {size.rounds}"
+        f"\nOne step of {type(family).__name__}: width {family.width}, {depth}, {tokens} visual tokens, "
+        f"{size.valid_text_tokens} of {family.text[0]} text tokens valid, median of {size.rounds}"
     )
     print_table(result.seconds, STOCK)
     for name in result.too_large:

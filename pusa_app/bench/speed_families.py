@@ -21,6 +21,7 @@ from pusa_app.bench.timing import Variants
 
 STOCK, OURS = "stock diffusers", "a time per slot"
 PADDED, REPEATED = "a time per slot, text padded", "the same, repeated per token"
+ONE_TIME = "one time for all slots"
 
 
 @dataclass(frozen=True)
@@ -57,20 +58,33 @@ class Inputs:
 
 
 class Family(ABC):
-    """model: of the catalogue, for the size of a clip on a GPU. stock, ours: (module, class). channels: of latents."""
+    """model: of the catalogue, for the size of a clip on a GPU. stock, ours: (module, class). channels: of latents.
+    trims: this program drops the padding of a text, which the family does not read."""
 
     model: str
     stock: tuple[str, str]
     ours: tuple[str, str]
     channels: int
+    patch: int = 2
     text: tuple[int, int]  # tokens that its pipeline pads to, and their width
     pooled: int | None = None
+    trims: bool = True
 
     @property
     def width(self) -> int:
         """Of its streams."""
-        parameters = inspect.signature(_class(self.stock)).parameters
-        return int(parameters["num_attention_heads"].default * parameters["attention_head_dim"].default)
+        known = {name: one.default for name, one in inspect.signature(_class(self.stock)).parameters.items()}
+        known |= self.config(None)
+        return int(known["num_attention_heads"] * known["attention_head_dim"])
+
+    @property
+    def small(self) -> StepSize:
+        """For a CPU: as many tokens in every family."""
+        return StepSize(height=8 * self.patch, width=12 * self.patch)
+
+    def tokens(self, z: torch.Tensor) -> int:
+        """Of a slot of latents (1, C, F, h, w)."""
+        return z[0, 0, 0].numel() // self.patch**2
 
     @property
     def there(self) -> bool:
@@ -120,13 +134,29 @@ class Family(ABC):
             pooled=None if self.pooled is None else torch.randn(1, self.pooled, **options),
         )
 
-    @abstractmethod
     def variants(self, stock: Any, ours: Any, given: Inputs) -> Variants:
-        """STOCK, OURS, REPEATED and what else there is to compare."""
+        """STOCK as its pipeline calls it, OURS, REPEATED, and what else there is to compare."""
+        text, mask = given.text, given.mask
+        found: Variants = {STOCK: lambda: self.forward(stock, given, given.one_time, text, mask)}
+        if self.trims:
+            found[PADDED] = lambda: self.forward(ours, given, given.times, text, mask)
+        return found | {OURS: lambda: self.step(ours, given), REPEATED: lambda: self.repeated(stock, ours, given)}
 
-    @abstractmethod
     def step(self, ours: Any, given: Inputs) -> torch.Tensor:
         """One forward as the program makes it."""
+        text, mask = (given.trimmed, None) if self.trims else (given.text, given.mask)
+        return self.forward(ours, given, given.times, text, mask)
+
+    def repeated(self, stock: Any, ours: Any, given: Inputs) -> torch.Tensor:
+        """With a row of modulation for every token: diffusers' own way for families that take a time per token."""
+        times = given.times.repeat_interleave(self.tokens(given.z), dim=1)
+        return self.forward(stock, given, times, given.text, given.mask)
+
+    @abstractmethod
+    def forward(
+        self, model: Any, given: Inputs, times: torch.Tensor, text: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Of stock's model or ours. times: (1,), (1, F), or (1, tokens)."""
 
 
 class Mochi(Family):
@@ -136,17 +166,11 @@ class Mochi(Family):
     channels = 12
     text = 256, 4096
 
-    def variants(self, stock: Any, ours: Any, given: Inputs) -> Variants:
-        z, text, mask = given.z, given.text, given.mask
-        return {
-            STOCK: lambda: stock(z, text, given.one_time, mask, return_dict=False),
-            PADDED: lambda: ours(z, text, given.times, mask, return_dict=False),
-            OURS: lambda: self.step(ours, given),
-            REPEATED: lambda: forward_repeated_per_token(ours, z, text, given.times, mask),
-        }
+    def forward(self, model: Any, given: Inputs, times: torch.Tensor, text: Any, mask: Any) -> torch.Tensor:
+        return model(given.z, text, times, mask, return_dict=False)[0]
 
-    def step(self, ours: Any, given: Inputs) -> torch.Tensor:
-        return ours(given.z, given.trimmed, given.times, return_dict=False)[0]
+    def repeated(self, stock: Any, ours: Any, given: Inputs) -> torch.Tensor:
+        return forward_repeated_per_token(ours, given.z, given.text, given.times, given.mask)
 
 
 class Wan(Family):
@@ -157,20 +181,49 @@ class Wan(Family):
     ours = "pusa_app.backbones.wan", "VectorizedWanTransformer3DModel"
     channels = 16
     text = 512, 4096
+    trims = False
+
+    def forward(self, model: Any, given: Inputs, times: torch.Tensor, text: Any, mask: Any) -> torch.Tensor:
+        return model(given.z, times, text, return_dict=False)[0]
+
+
+class SkyReels(Wan):
+    """This program runs diffusers' own class as its pipeline for diffusion forcing does: with modulation repeated for
+    every token. What that costs shows beside one time for all slots, which the class takes too."""
+
+    model = "skyreels-v2-df"
+    stock = ours = "diffusers", "SkyReelsV2Transformer3DModel"
+
+    def config(self, layers: int | None) -> dict[str, Any]:
+        """Of SkyReels-V2-DF-14B, which is not told the frame rate."""
+        return {"num_attention_heads": 40, "ffn_dim": 13824, "num_layers": layers or 40}
 
     def variants(self, stock: Any, ours: Any, given: Inputs) -> Variants:
-        tokens = given.z[0, 0, 0].numel() // 4
+        equal = given.one_time[:, None].expand_as(given.times)
         return {
-            STOCK: lambda: stock(given.z, given.one_time, given.text, return_dict=False),
+            STOCK: lambda: self.forward(stock, given, equal, given.text, None),
             OURS: lambda: self.step(ours, given),
-            # diffusers' own way, for TI2V
-            REPEATED: lambda: stock(
-                given.z, given.times.repeat_interleave(tokens, dim=1), given.text, return_dict=False
-            ),
+            ONE_TIME: lambda: self.forward(stock, given, given.one_time, given.text, None),
         }
 
-    def step(self, ours: Any, given: Inputs) -> torch.Tensor:
-        return ours(given.z, given.times, given.text, return_dict=False)[0]
+    def forward(self, model: Any, given: Inputs, times: torch.Tensor, text: Any, mask: Any) -> torch.Tensor:
+        return model(given.z, times, text, enable_diffusion_forcing=times.ndim == 2, return_dict=False)[0]
+
+
+class LTX(Family):
+    """Its pipeline gives every token a time where there are keyframes (REPEATED), and else one to all."""
+
+    model = "ltx-video"
+    stock = "diffusers", "LTXVideoTransformer3DModel"
+    ours = "pusa_app.backbones.ltx", "VectorizedLTXVideoTransformer3DModel"
+    channels = 128
+    patch = 1
+    text = 256, 4096
+    scale = (8 / 25, 32, 32)  # seconds and pixels of a latent
+
+    def forward(self, model: Any, given: Inputs, times: torch.Tensor, text: Any, mask: Any) -> torch.Tensor:
+        x, places = given.z.flatten(2).transpose(1, 2), (*given.z.shape[2:], self.scale)
+        return model(x, text, times, mask, *places, return_dict=False)[0]
 
 
 class Hunyuan(Family):
@@ -188,32 +241,26 @@ class Hunyuan(Family):
             config |= {"num_layers": double, "num_single_layers": max(1, layers - double)}
         return config
 
-    def variants(self, stock: Any, ours: Any, given: Inputs) -> Variants:
-        z, pooled, mask = given.z, given.pooled, given.mask
-        guidance = torch.full((1,), 6000.0, dtype=z.dtype, device=z.device)
-        tokens = z[0, 0, 0].numel() // 4
-
-        def repeated() -> Any:
-            embed = ours._embed_conditions
-            ours._embed_conditions = lambda *some: embed(*some).repeat_interleave(tokens, dim=1)
-            try:
-                return ours(z, given.times, given.text, mask, pooled, guidance, return_dict=False)
-            finally:
-                del ours._embed_conditions
-
-        return {
-            STOCK: lambda: stock(z, given.one_time, given.text, mask, pooled, guidance, return_dict=False),
-            PADDED: lambda: ours(z, given.times, given.text, mask, pooled, guidance, return_dict=False),
-            OURS: lambda: self.step(ours, given),
-            REPEATED: repeated,
-        }
-
-    def step(self, ours: Any, given: Inputs) -> torch.Tensor:
+    def forward(self, model: Any, given: Inputs, times: torch.Tensor, text: Any, mask: Any) -> torch.Tensor:
         guidance = torch.full((1,), 6000.0, dtype=given.z.dtype, device=given.z.device)
-        return ours(given.z, given.times, given.trimmed, None, given.pooled, guidance, return_dict=False)[0]
+        return model(given.z, times, text, mask, given.pooled, guidance, return_dict=False)[0]
+
+    def repeated(self, stock: Any, ours: Any, given: Inputs) -> torch.Tensor:
+        embed, tokens = ours._embed_conditions, self.tokens(given.z)
+        ours._embed_conditions = lambda *some: embed(*some).repeat_interleave(tokens, dim=1)
+        try:
+            return self.forward(ours, given, given.times, given.text, given.mask)
+        finally:
+            del ours._embed_conditions
 
 
-FAMILIES: dict[str, Family] = {"mochi": Mochi(), "wan": Wan(), "hunyuan": Hunyuan()}
+FAMILIES: dict[str, Family] = {
+    "mochi": Mochi(),
+    "wan": Wan(),
+    "skyreels": SkyReels(),
+    "ltx": LTX(),
+    "hunyuan": Hunyuan(),
+}
 
 
 def forward_repeated_per_token(

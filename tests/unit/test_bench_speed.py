@@ -13,12 +13,24 @@ import torch
 from pusa_app.backbones.fit import Fit
 from pusa_app.bench import speed, speed_fast, timing
 from pusa_app.bench.speed_device import can_run, full_size, matmul_peak, operations
-from pusa_app.bench.speed_families import FAMILIES, OURS, REPEATED, STOCK, Hunyuan, Mochi, StepSize, Wan
+from pusa_app.bench.speed_families import (
+    FAMILIES,
+    LTX,
+    ONE_TIME,
+    OURS,
+    REPEATED,
+    STOCK,
+    Hunyuan,
+    Mochi,
+    SkyReels,
+    StepSize,
+    Wan,
+)
 from pusa_app.bench.speed_fast import PLAIN, SAME, measure_fast, print_fast, psnr
 from pusa_app.errors import UserError
 from pusa_app.models import get_card
 from pusa_app.models.entry import entries
-from pusa_app.models.sizes import HUNYUAN, MOCHI, WAN_14B
+from pusa_app.models.sizes import HUNYUAN, LTX_2B, MOCHI, SKYREELS_14B, WAN_14B
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +88,22 @@ class TinyWan(Wan):
         return {"num_layers": layers, "text_dim": 32, **more}
 
 
+class TinySkyReels(SkyReels):
+    text = 16, 32
+
+    def config(self, layers):
+        return TinyWan().config(layers)
+
+
+class TinyLTX(LTX):
+    text = 16, 32
+    channels = 16
+
+    def config(self, layers):
+        more = {"num_attention_heads": 2, "attention_head_dim": 12, "cross_attention_dim": 24}
+        return {"num_layers": layers, "in_channels": 16, "out_channels": 16, "caption_channels": 32, **more}
+
+
 class TinyHunyuan(Hunyuan):
     text = 16, 32
     pooled = 24
@@ -86,7 +114,8 @@ class TinyHunyuan(Hunyuan):
         return {**super().config(layers), **self.tiny, **more}
 
 
-TINY = {"mochi": TinyMochi(), "wan": TinyWan(), "hunyuan": TinyHunyuan()}
+TINY = {"mochi": TinyMochi(), "wan": TinyWan(), "skyreels": TinySkyReels(), "ltx": TinyLTX(), "hunyuan": TinyHunyuan()}
+assert TINY.keys() == FAMILIES.keys()
 SIZE = StepSize(layers=2, slots=3, height=4, width=6, valid_text_tokens=5, rounds=2)
 
 
@@ -97,6 +126,15 @@ def family(request):
 
 def test_every_family_of_the_table_has_its_model_in_the_catalogue():
     assert all(entries()[family.model].spec.family == name for name, family in FAMILIES.items())
+
+
+def test_a_step_on_a_cpu_has_the_real_width_and_as_many_tokens_in_every_family():
+    """Published widths; a CPU's step is cut down in depth alone."""
+    widths = {name: family.width for name, family in FAMILIES.items()}
+    assert widths == {"mochi": 3072, "wan": 5120, "skyreels": 5120, "ltx": 2048, "hunyuan": 3072}
+    for family in FAMILIES.values():
+        z = family.inputs(family.small, torch.device("meta"), torch.float32).z
+        assert (family.small.layers, z.shape[2] * family.tokens(z)) == (2, 576)
 
 
 def test_the_variants_of_a_step_compute_what_they_say(family):
@@ -111,8 +149,11 @@ def test_the_variants_of_a_step_compute_what_they_say(family):
     with torch.inference_mode():
         for inputs in (given, replace(given, times=given.one_time.expand(1, SIZE.slots))):
             made = {name: call() for name, call in family.variants(stock, ours, inputs).items()}
-            made = {name: found[0] if isinstance(found, tuple) else found for name, found in made.items()}
-            torch.testing.assert_close(made[OURS], made[REPEATED], atol=1e-4, rtol=1e-4)
+            if REPEATED in made:
+                torch.testing.assert_close(made[OURS], made[REPEATED], atol=1e-4, rtol=1e-4)
+        assert REPEATED in made or torch.equal(made[STOCK], made[OURS]), "SkyReels' own class repeats"
+        for name, found in made.items():
+            torch.testing.assert_close(found, made[STOCK], atol=1e-4, rtol=1e-4, msg=name)
         torch.testing.assert_close(made[OURS], made[STOCK], atol=1e-4, rtol=1e-4)
 
 
@@ -128,20 +169,26 @@ def test_operations_counted_on_meta_are_those_of_a_real_forward(family):
     assert operations(family, SIZE) == counter.get_total_flops() > 0
 
 
-@pytest.mark.parametrize(("name", "known"), [("mochi", MOCHI), ("wan", WAN_14B), ("hunyuan", HUNYUAN)])
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("mochi", MOCHI), ("wan", WAN_14B), ("skyreels", SKYREELS_14B), ("ltx", LTX_2B), ("hunyuan", HUNYUAN)],
+)
 def test_the_planner_counts_as_many(name, known):
     """At full size, where no machine of tests has the memory: the formula of models/sizes.py."""
-    size = StepSize(layers=None, slots=9, height=60, width=80, valid_text_tokens=known.encoder.tokens)
-    assert operations(FAMILIES[name], size) == pytest.approx(known.ops(9 * 30 * 40), rel=0.002)
+    family = FAMILIES[name]
+    height, width = 30 * family.patch, 40 * family.patch
+    size = StepSize(layers=None, slots=9, height=height, width=width, valid_text_tokens=known.encoder.tokens)
+    assert operations(family, size) == pytest.approx(known.ops(9 * 30 * 40), rel=0.002)
 
 
 def test_a_step_is_measured_and_printed(family, capsys):
     result = speed.measure_step(family, SIZE)
     assert {len(values) for values in result.seconds.values()} == {SIZE.rounds}
-    assert {STOCK, OURS, REPEATED} <= set(result.seconds)
+    assert {STOCK, OURS, ONE_TIME if isinstance(family, SkyReels) else REPEATED} <= set(result.seconds)
     speed._print_step(family, result, peak=1e12)
     out = capsys.readouterr().out
-    assert re.search(r"width \d+, 2 layers, 18 visual tokens, 5 of 16 text tokens valid", out)
+    tokens = 3 * 4 * 6 // family.patch**2
+    assert re.search(rf"width {family.width}, 2 layers, {tokens} visual tokens, 5 of 16 text tokens valid", out)
     assert "TFLOP/s" in out and "goal: a time per slot at most 1.03 x" in out
 
 
@@ -166,7 +213,7 @@ def test_the_size_follows_the_memory_of_a_gpu(monkeypatch, gb, layers, slots):
     assert size.layers is None if layers is None else 1 <= size.layers <= layers
 
 
-def test_models_are_chosen_before_anything_is_measured(folder, capsys):
+def test_models_are_chosen_before_anything_is_measured(folder, capsys, monkeypatch):
     names = lambda found: [type(family).__name__.lower() for family in found[0]]  # noqa: E731
     families, card = speed.chosen(None)
     assert len(families) >= 2 and card.id == "mini"
@@ -174,6 +221,8 @@ def test_models_are_chosen_before_anything_is_measured(folder, capsys):
     assert names(speed.chosen("pusa-v1")) == ["wan"] and speed.chosen("pusa-v1")[1] is None
     assert "not on this machine" in capsys.readouterr().out
     assert names(speed.chosen(str(folder))) == ["mochi"] and speed.chosen(str(folder))[1].id == str(folder)
+    assert names(speed.chosen("ltx-video", "step")) == ["ltx"]
+    monkeypatch.delitem(FAMILIES, "ltx")
     for mistake, only in (("nothing", None), ("wan", "fast"), ("pusa-v1", "run"), ("ltx-video", "step")):
         with pytest.raises(UserError) as caught:
             speed.chosen(mistake, only)
