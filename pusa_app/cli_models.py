@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import shlex
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pusa_app.models.weights import State, Step
 
 OK = 0
+HUB = "OWNER/REPO[:FILE][@REVISION]"
 REPORT_SECONDS = 2.0  # between two lines where the output is not a terminal
 HERE = {"here": "ready", "partial": "partial", "missing": "not here"}
 
@@ -33,8 +35,10 @@ def add_parser(commands: Any) -> None:
     listing.add_argument("--ready", action="store_true", help="only those that can be used now")
     listing.set_defaults(run=_list)
 
-    download = actions.add_parser("download", help="get a model, or go on with it", allow_abbrev=False)
-    download.add_argument("id")
+    download = actions.add_parser(
+        "download", help="get a model or a LoRA, or go on with it; also LoRAs of huggingface.co", allow_abbrev=False
+    )
+    download.add_argument("id", metavar="ID", help=f"of the catalogue, or a LoRA of the hub as {HUB}, or its address")
     download.add_argument(
         "--token",
         nargs="?",
@@ -46,7 +50,7 @@ def add_parser(commands: Any) -> None:
     download.set_defaults(run=_download)
 
     remove = actions.add_parser("remove", help="delete a model; says what that frees", allow_abbrev=False)
-    remove.add_argument("id")
+    remove.add_argument("id", metavar="ID", help="as `models list` shows it")
     remove.add_argument("--yes", action="store_true", help="do it; without, it is only told")
     remove.set_defaults(run=_remove)
 
@@ -98,7 +102,7 @@ def _line(state: State) -> str:
     label = f" ({labels})" if labels else ""
     words = f"{entry.title}{label}. {entry.summary} Licence: {entry.licence}"
     link = f", {entry.licence_link}" if entry.licence_link else ""
-    return f"{state.id:<18} {HERE[state.state]:<9} {_size(state):>12}  {words}{link}"
+    return f"{entry.hub or state.id:<18} {HERE[state.state]:<9} {_size(state):>12}  {words}{link}"
 
 
 def _size(state: State) -> str:
@@ -115,22 +119,31 @@ def _size(state: State) -> str:
 def _download(options: argparse.Namespace) -> int:
     from pusa_app.models.entry import entries
     from pusa_app.models.home import Home
-    from pusa_app.models.weights import fetch
+    from pusa_app.models.hub_lora import looks_like
+    from pusa_app.models.weights import ask, fetch
 
     home = Home.here()
     entry = entries(home.data_dir, strict=True).get(options.id)
-    if entry is None:
-        raise ModelError(f"There is no model {options.id[:100]!r}: `models list` shows the ones that there are.")
+    if entry is None and not looks_like(options.id):
+        raise ModelError(
+            f"There is no model {options.id[:100]!r}: `models list` shows the ones that there are; a LoRA of the hub is "
+            "OWNER/REPO."
+        )
     token = _token(options.token)
+    entry = entry or ask(home, options.id, token)
     reporter = _Reporter()
     try:
         folder = fetch(home, entry, token=token, check=options.check, tell=reporter.tell)
     except KeyboardInterrupt:
         reporter.end()
-        print(f"What came is kept: `models download {entry.id}` goes on from here.", file=sys.stderr)
+        name = shlex.quote(entry.hub or entry.id)
+        print(f"What came is kept: `models download {name}` goes on from here.", file=sys.stderr)
         raise
     finally:
         reporter.end()
+    if entry.hub:
+        found = entries(home.data_dir).get(entry.id, entry)
+        print(f"{found.summary} Use it with `--lora {shlex.quote(f'{entry.hub}=1')}`.", file=sys.stderr)
     print(folder)
     return OK
 
@@ -193,10 +206,12 @@ def _words(step: Step) -> str:
 
 def _remove(options: argparse.Namespace) -> int:
     from pusa_app.models.home import Home
-    from pusa_app.models.weights import removal, remove, size_words
+    from pusa_app.models.weights import listed, removal, remove, size_words
 
     home = Home.here()
-    plan = removal(home, options.id)
+    entry = listed(home, options.id)
+    model_id = options.id if entry is None else entry.id
+    plan = removal(home, model_id)
     if plan.own is not None:
         words = f"{plan.title} is your folder {plan.own}: it is forgotten, and stays as it is."
     else:
@@ -204,7 +219,7 @@ def _remove(options: argparse.Namespace) -> int:
         words = f"Removing {plan.title} frees {size_words(plan.frees)}.{shared}"
     if not options.yes:
         raise UserError(f"{words} Do it with --yes.")
-    remove(home, options.id)
+    remove(home, model_id)
     print(words, file=sys.stderr)
     return OK
 

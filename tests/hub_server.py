@@ -195,13 +195,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _storage(self, repo: Repo, file: str, body: bool) -> None:
         data = repo.files[file]
         begin, status = 0, 200
-        if self.owner.ranges and (match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))):
+        whole = len(data)
+        if self.owner.ranges and (match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))):
             begin, status = int(match[1]), 206
-            if begin >= len(data):
+            if begin >= whole:
                 return self._json(416, {"error": "range"})
+            data = data[: int(match[2]) + 1] if match[2] else data
         headers = {"Content-Length": str(len(data) - begin), "Content-Type": "application/octet-stream"}
         if status == 206:
-            headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
+            headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{whole}"
         self._head(status, headers)
         if body:
             self._send(file, data, begin)

@@ -7,6 +7,7 @@ and None where nobody has written them down; the hub tells exact ones, and hashe
 from __future__ import annotations
 
 import json
+import os
 import re
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -15,7 +16,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pusa_app.errors import ModelError
+from pusa_app.errors import ModelError, StoreError
 from pusa_app.models.card import BackboneSpec, Lora, ModelCard
 from pusa_app.timeline import TaskName
 
@@ -32,7 +33,8 @@ def _stays_inside(path: str) -> str:
     return path
 
 
-Pattern = Annotated[str, Field(pattern=r"^[\w.\-*/]+$", max_length=200), AfterValidator(_stays_inside)]
+# Files of the hub may be called what they like, but for what leads elsewhere on some system.
+Pattern = Annotated[str, Field(pattern=r"^[^\\:?\x00-\x1f]+$", max_length=300), AfterValidator(_stays_inside)]
 RelativePath = Annotated[str, Field(pattern=r"^[\w.\-/]*$", max_length=200), AfterValidator(_stays_inside)]
 
 
@@ -107,6 +109,7 @@ class Entry(BaseModel):
 
     trained_for: what it was trained for, from which follow `tasks` and, for every other task, a reason (`why_not`).
     here: a folder of this repository that holds it, instead of parts. missing: what to do when that is not there.
+    hub: of a LoRA that a person asked the hub for, its name there; what it is for is known once its file was looked at.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -125,6 +128,7 @@ class Entry(BaseModel):
     here: RelativePath = ""
     missing: str = ""
     base: tuple[str, ...] = ()
+    hub: str = ""
     steps: int | None = Field(default=None, ge=1)
     guidance: float | None = Field(default=None, ge=0)
     spec: BackboneSpec | None = None
@@ -134,7 +138,7 @@ class Entry(BaseModel):
     @model_validator(mode="after")
     def _is_whole(self) -> Entry:
         if self.kind == "lora":
-            if not self.base or any(part.use != "lora" for part in self.parts):
+            if not (self.base or self.hub) or any(part.use != "lora" for part in self.parts):
                 raise ValueError("a LoRA needs base models and files to use as lora")
             return self
         if bool(self.here) == bool(self.parts):
@@ -199,6 +203,23 @@ def _built_in() -> dict[str, Entry]:
     return {entry.id: entry for entry in read}
 
 
+def write_entry(data_dir: Path, entry: Entry) -> None:
+    """Put an entry among the user's own; raises StoreError when that cannot be written."""
+    path = entry_file(data_dir, entry.id)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        part.write_text(entry.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}.") from None
+
+
+def entry_file(data_dir: Path, entry_id: str) -> Path:
+    """Where an entry of the user's own is."""
+    return data_dir / "catalogue" / f"{entry_id}.json"
+
+
 def _read(path: Path) -> Entry:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -214,8 +235,8 @@ def _read(path: Path) -> Entry:
 
 
 def _fits(name: str, pattern: str) -> bool:
-    """Whether a path fits a pattern; a star never crosses a slash."""
-    return name.count("/") == pattern.count("/") and fnmatchcase(name, pattern)
+    """Whether a path fits a pattern, or is it; a star never crosses a slash."""
+    return name == pattern or (name.count("/") == pattern.count("/") and fnmatchcase(name, pattern))
 
 
 def _folder(name: str) -> str:

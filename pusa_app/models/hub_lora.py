@@ -15,7 +15,7 @@ from pusa_app.errors import ModelError
 from pusa_app.timeline import hub_parts
 
 HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
-MAIN = "main"
+MAIN, SUFFIX, PICKLE = "main", ".safetensors", ".pt"
 _REPO = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}/[A-Za-z0-9][\w.\-]{0,95}", re.ASCII)
 _WITH_REVISION = re.compile(r"(?P<repo>[^:@]+)(?:@(?P<revision>[A-Za-z0-9][\w.\-/]*))?", re.ASCII)
 
@@ -43,6 +43,12 @@ class HubLora:
     def stem(self) -> str:
         return self.file.rpartition("/")[2].rpartition(".")[0]
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether its name is one."""
+        file = self.file or f"x{SUFFIX}"
+        return bool(_REPO.fullmatch(self.repo)) and hub_parts(f"{self.repo}:{file}@{self.revision}") is not None
+
     @classmethod
     def named(cls, text: str) -> HubLora | None:
         """The LoRA that a recipe names so; None for a path, and for a name that is not of the hub."""
@@ -60,12 +66,7 @@ class HubLora:
         found = cls.named(text) if address is None else _at(address)
         if found is None and address is None and (match := _WITH_REVISION.fullmatch(text)):
             found = cls(match["repo"], revision=match["revision"] or MAIN)
-        # What would be its name must be one.
-        if (
-            found is None
-            or not _REPO.fullmatch(found.repo)
-            or not hub_parts((found if found.file else _any(found)).name)
-        ):
+        if found is None or not found.is_sound:
             raise ModelError(
                 f"{text[:100]!r} is no LoRA of the hub: write OWNER/REPO or OWNER/REPO:FILE.safetensors, or paste its "
                 "address at huggingface.co."
@@ -76,10 +77,6 @@ class HubLora:
 def looks_like(text: str) -> bool:
     """Whether a text could be meant for a LoRA of the hub, and not for the id of a model."""
     return "/" in text
-
-
-def _any(found: HubLora) -> HubLora:
-    return HubLora(found.repo, "x.safetensors", found.revision)
 
 
 def _address(text: str, hosts: set[str]) -> str | None:

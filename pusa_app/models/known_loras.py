@@ -11,8 +11,10 @@ from pusa_app.errors import ModelError
 from pusa_app.models.card import Lora, ModelCard
 from pusa_app.models.entry import Entry, entries
 from pusa_app.models.home import Home
-from pusa_app.models.lora import find_loras, loras_dir, read_entries
-from pusa_app.timeline import is_name
+from pusa_app.models.lora import find_loras, loras_dir
+from pusa_app.models.lora_fit import fits, shapes_of
+from pusa_app.models.lora_names import read_entries
+from pusa_app.timeline import LoraChoice
 
 SUFFIX = ".safetensors"
 MOST = 200  # of the folder of LoRAs
@@ -39,14 +41,15 @@ class KnownLora:
 
 
 def known_loras(card: ModelCard, home: Home | None = None) -> list[KnownLora]:
-    """Those that belong to the model, those of the catalogue that are here and are for it, and those in the folder of
-    LoRAs, of which nobody knows what they are for. Empty for a model that takes none."""
+    """Those that belong to the model, those of the catalogue and of the hub that are here and are for it, and those in
+    the folder of LoRAs, of which nobody knows what they are for. Empty for a model that takes none."""
     if card.spec.family == "fake":
         return []
     home = home or Home.here()
     found = [_own(lora) for lora in card.loras]
     for entry in entries(home.data_dir).values():
-        if entry.kind == "lora" and card.id in entry.base and home.folder(entry.id) is not None:
+        folder = home.folder(entry.id) if entry.kind == "lora" else None
+        if folder is not None and (_is_for(folder, card) if entry.hub else card.id in entry.base):
             found.append(_of_catalogue(entry))
     taken = {one.name for one in found}
     return [*found, *(KnownLora(name, name) for name in _in_folder() if name not in taken)]
@@ -64,7 +67,7 @@ def checked_lora(place: str) -> str:
             raise ModelError(f"{path.name} is not a safetensors file, or it is damaged: get it again.") from None
         if not names:
             raise ModelError(f"{path.name} is no LoRA: it has no lora_A or lora_down in it.")
-    return place if is_name(place) else str(Path(place).expanduser().absolute())
+    return place if LoraChoice(path=place).named else str(Path(place).expanduser().absolute())
 
 
 def _own(lora: Lora) -> KnownLora:
@@ -72,10 +75,17 @@ def _own(lora: Lora) -> KnownLora:
     return KnownLora(stem, stem, strength=lora.strength, low=lora.low, high=lora.high, own=True)
 
 
+def _is_for(folder: Path, card: ModelCard) -> bool:
+    """Whether a LoRA of the hub is for a model, which may have come after it."""
+    with contextlib.suppress(ModelError):
+        return all(fits(shapes_of(path), path.name, card.spec, card.folder) for path in (folder / "loras").iterdir())
+    return False
+
+
 def _of_catalogue(entry: Entry) -> KnownLora:
     lora = next((part.lora for part in entry.parts if part.lora is not None), None) or Lora(file="")
     return KnownLora(
-        entry.id,
+        entry.hub or entry.id,
         entry.title,
         entry.summary,
         lora.strength,

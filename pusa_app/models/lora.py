@@ -86,7 +86,8 @@ def find_loras(name: str) -> list[Path]:
     if not files:
         # Where the data folder is, is nothing for whoever visits a shared page.
         place = "the folder loras of the data folder"
-        raise ModelError(f"There is no LoRA {name[:200]}: give the path of its file, or put it into {place}.")
+        shown = " ".join(name[:200].split())
+        raise ModelError(f"There is no LoRA {shown}: give the path of its file, or put it into {place}.")
     for file in files:
         if file.suffix.lower() in PICKLES:
             raise ModelError(

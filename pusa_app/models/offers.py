@@ -58,8 +58,9 @@ class Offer:
 
 
 def offers(states: Sequence[State], machine: Machine, memory: Memory | None = None) -> list[Offer]:
-    """An offer for every model and LoRA that could be downloaded, in the catalogue's order."""
-    entries = [state for state in states if state.entry is not None and state.entry.parts]
+    """An offer for every model and LoRA that could be downloaded, in the catalogue's order; not of a LoRA of which
+    nobody knows how many steps it wants."""
+    entries = [state for state in states if state.entry is not None and state.entry.parts and not state.entry.hub]
     found = [offer(state, machine, memory) for state in entries]
     loras = [(state.entry, one) for state, one in zip(entries, found, strict=True) if one.fits and one.plan is None]
     return [replace(one, faster=_faster(one, loras)) if one.fits and one.plan is not None else one for one in found]

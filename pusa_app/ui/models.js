@@ -43,16 +43,34 @@ const begin = button('q-primary m-begin', root, '', () => act('download', props.
 const list = make('ul', 'm-list', root);
 list.setAttribute('aria-label', WORDS.title);
 
-const own = make('section', 'm-section', root);
-make('h3', 'm-title', own, WORDS.own);
-make('p', 'm-help', own, WORDS.own_help);
-const form = make('form', 'm-form', own);
 const field = (parent, label, node) => {
   const box = make('label', 'm-field', parent);
   make('span', 'm-label', box, label);
   box.append(node);
   return node;
 };
+const hub = make('section', 'm-section', root);
+make('h3', 'm-title', hub, WORDS.hub);
+make('p', 'm-help', hub, WORDS.hub_help);
+const hub_form = make('form', 'm-form', hub);
+const lora = field(hub_form, WORDS.hub_field, make('input', 'm-input m-path'));
+lora.type = 'text';
+lora.spellcheck = false;
+lora.placeholder = WORDS.hub_example;
+make('button', 'q-button', hub_form, WORDS.hub_get).type = 'submit';
+const hub_failed = make('p', 'm-message', hub);
+hub_failed.setAttribute('role', 'alert');
+let asked_for = '';
+hub_form.addEventListener('submit', event => {
+  event.preventDefault();
+  asked_for = lora.value;
+  trigger('hub', { place: lora.value });
+});
+
+const own = make('section', 'm-section', root);
+make('h3', 'm-title', own, WORDS.own);
+make('p', 'm-help', own, WORDS.own_help);
+const form = make('form', 'm-form', own);
 const path = field(form, WORDS.path, make('input', 'm-input m-path'));
 path.type = 'text';
 path.spellcheck = false;
@@ -200,7 +218,11 @@ function draw() {
   write(disk, value.disk);
   show(disk, value.disk);
   show(host, value.models && !value.may);
-  for (const part of [own, access]) show(part, value.may);
+  for (const part of [hub, own, access]) show(part, value.may);
+  write(hub_failed, value.failed);
+  show(hub_failed, value.failed);
+  // What was asked for is on the list now: the field is for the next.
+  if (asked_for && models.some(model => model.state === 'busy' && !rows.has(model.id)) && lora.value === asked_for) lora.value = asked_for = '';
   for (const [id, r] of rows) if (!models.some(model => model.id === id)) { r.node.remove(); rows.delete(id); }
   models.forEach((model, place) => {
     const r = rows.get(model.id) || row(model.id);

@@ -17,7 +17,7 @@ from pusa_app.errors import ModelError, UserError
 from pusa_app.models.catalogue import runs
 from pusa_app.models.entry import Entry
 from pusa_app.models.home import Home
-from pusa_app.models.weights import State, add, removal, remove, size_words, states
+from pusa_app.models.weights import State, add, ask, removal, remove, size_words, states
 from pusa_app.models.weights.downloads import Download, Downloads
 from pusa_app.models.weights.token import drop_token, has_token, save_token
 from pusa_app.pace import clock
@@ -36,10 +36,10 @@ MOST = 4096  # characters of a path or a token
 
 
 class ModelsView(DrawnWithEvents):
-    """Value: what `models_value` gives. Events: act ({verb, id}), add ({place, id}), token ({token}; "" forgets it),
-    tick."""
+    """Value: what `models_value` gives. Events: act ({verb, id}), add ({place, id}), hub ({place}: a LoRA of the hub),
+    token ({token}; "" forgets it), tick."""
 
-    EVENTS = [*gr.HTML.EVENTS, "act", "add", "token", "tick"]  # noqa: RUF012
+    EVENTS = [*gr.HTML.EVENTS, "act", "add", "hub", "token", "tick"]  # noqa: RUF012
 
 
 class Models:
@@ -69,6 +69,7 @@ class Models:
         with_form = [self.view, self.guide, *form.with_model_outputs]
         self.view.act(self._act_and_choose, form.with_model_inputs, with_form, **QUIET).then(**form.news)
         self.view.add(self._add, None, out, **QUIET)
+        self.view.hub(self._hub, None, out, **QUIET)
         self.view.token(self._token, None, out, **QUIET)
 
     # --- events ------------------------------------------------------------------------------------------------------
@@ -132,6 +133,22 @@ class Models:
         gr.Info(strings.MODELS_ADDED.format(id=added), duration=5)
         return self._all(request)
 
+    def _hub(self, request: gr.Request, event: gr.EventData) -> list[Any]:
+        """A LoRA that is asked for by its repository: looked at, put on the list, downloaded."""
+        place = str(event.place).strip()[:MOST]
+        with told_to_user():
+            self._check(request)
+            if not place:
+                raise ModelError(strings.MODELS_HUB_NO_NAME)
+            self._downloads.drop_lost({state.id for state in states(self._home)})
+            entry = ask(self._home, place)
+            here = self._home.folder(entry.id) is not None
+            if not here:
+                self._downloads.start(entry.id)
+        words = strings.MODELS_HUB_HERE if here else strings.MODELS_HUB_COMES
+        gr.Info(words.format(title=entry.title, summary=entry.summary), duration=8)
+        return self._all(request)
+
     def _token(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         with told_to_user():
             self._check(request)
@@ -169,15 +186,16 @@ def models_value(
     home: Home, downloads: Downloads, may: bool, asked: str = "", found: list[State] | None = None
 ) -> dict[str, Any]:
     """What the page shows. may: whoever looks may change things. asked: the model whose removal is asked about. found:
-    what is here, where that is known already.
+    what is here, where that is known already. failed: why a LoRA that is not on the list any more was not kept.
 
     models: rows, in the order of the catalogue; active: whether anything changes by itself; asked: {id, words, sure
     (what its button says), at (a number that is new)}.
     """
     found = states(home) if found is None else found
     rows = [_row(state, downloads.get(state.id), may) for state in found]
-    value: dict[str, Any] = {"models": rows, "may": may, "active": bool(downloads.running), "asked": {}}
+    value: dict[str, Any] = {"models": rows, "may": may, "active": bool(downloads.running), "asked": {}, "failed": ""}
     if may:
+        value["failed"] = " ".join(one.message for one in downloads.lost({state.id for state in found}))
         value |= {"token": has_token(), "disk": _disk(home), "ids": _ids(found)}
         if asked:
             value["asked"] = {"id": asked, **_removal_words(home, asked), "at": next(COUNT)}
@@ -219,6 +237,8 @@ def _about(entry: Entry) -> dict[str, Any]:
         notes.append(strings.MODELS_NOT_YET)
     if entry.gated:
         notes.append(strings.MODELS_GATED)
+    if entry.hub:
+        notes.append(strings.MODELS_LORA)
     facts = []
     if (spec := entry.spec) is not None:
         facts.append(f"{spec.width} x {spec.height}")
@@ -258,7 +278,8 @@ def _can(state: State, download: Download | None) -> list[list[str]]:
         return [["download", words[verb]], *([["ask", words["remove"]]] if state.asked or state.own_files else [])]
     size = "" if state.size is None else size_words(state.size)
     about = "download_about" if state.about and size else "download"
-    return [["download", words[about].format(size=size).strip()]]
+    off = [["ask", words["forget"]]] if state.entry is not None and state.entry.hub else []
+    return [["download", words[about].format(size=size).strip()], *off]
 
 
 def _size(state: State) -> str:
@@ -298,6 +319,8 @@ def _removal_words(home: Home, model_id: str) -> dict[str, str]:
     if plan.own is not None:
         words = strings.MODELS_FORGET.format(title=plan.title, folder=plan.own)
         return {"words": words, "sure": strings.MODELS_SURE_FORGET}
+    if not plan.frees and not plan.kept:
+        return {"words": strings.MODELS_OFF.format(title=plan.title), "sure": strings.MODELS_SURE_FORGET}
     words = strings.MODELS_REMOVE.format(title=plan.title, size=size_words(plan.frees))
     if plan.kept:
         words += f" {strings.MODELS_SHARED.format(titles=strings.AND.join(plan.kept))}"
@@ -307,12 +330,14 @@ def _removal_words(home: Home, model_id: str) -> dict[str, str]:
 def _removed(plan: Any) -> str:
     if plan.own is not None:
         return strings.MODELS_FORGOTTEN.format(title=plan.title)
+    if not plan.frees and not plan.kept:
+        return strings.MODELS_IS_OFF.format(title=plan.title)
     return strings.MODELS_REMOVED.format(title=plan.title, size=size_words(plan.frees))
 
 
 def _ids(found: list[State]) -> list[list[str]]:
     """The models that a folder or file of one's own can be."""
-    entries = [state.entry for state in found if state.entry is not None and state.entry.parts]
+    entries = [state.entry for state in found if state.entry is not None and state.entry.parts and not state.entry.hub]
     return [["", strings.MODELS_OWN_ID], *([entry.id, entry.title] for entry in entries)]
 
 

@@ -222,6 +222,11 @@ MODELS = {
     "path_example": "/home/me/models/mochi-1-preview",
     "which": "It is",
     "use": "Use it",
+    "hub": "LoRA from the hub",
+    "hub_help": "Its repository at huggingface.co, or the address of a file of it. Which model it is for is found out.",
+    "hub_field": "Repository or address",
+    "hub_example": "OWNER/REPO or https://huggingface.co/…",
+    "hub_get": "Download it",
     "token": "Access token",
     "token_field": "Token of huggingface.co",
     "token_help": "Only gated models need one. It is kept where all programs of Hugging Face look for it.",
@@ -298,6 +303,12 @@ MODELS_FORGET = "{title} is your folder {folder}: it is taken off this list, and
 MODELS_REMOVED = "{title} is deleted; {size} are free again."
 MODELS_FORGOTTEN = "{title} is off the list; your folder is as it was."
 MODELS_ADDED = "{id} is on the list now."
+MODELS_HUB_NO_NAME = "Write which LoRA: OWNER/REPO, or its address at huggingface.co."
+MODELS_HUB_COMES = "{title} is on its way. {summary}"
+MODELS_HUB_HERE = "{title} is here already. {summary}"
+MODELS_LORA = "LoRA"
+MODELS_OFF = "Nothing of {title} is here: it is taken off this list."
+MODELS_IS_OFF = "{title} is off the list."
 MODELS_NOT_HERE = "That model is not here: download it first."
 MODELS_NO_PATH = "Say where the folder or file is."
 MODELS_BAD_PATH = "That is no path: write where the folder or file is."

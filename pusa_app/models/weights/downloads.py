@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any, Literal
@@ -79,6 +80,15 @@ class Downloads:
     def get(self, model_id: str) -> Download | None:
         with self._lock:
             return self._all.get(model_id)
+
+    def lost(self, known: Collection[str]) -> list[Download]:
+        """Those that failed, of models that are not on the list any more: what the hub sent was not to be kept."""
+        with self._lock:
+            return [one for one in self._all.values() if one.state == "failed" and one.id not in known]
+
+    def drop_lost(self, known: Collection[str]) -> None:
+        for one in self.lost(known):
+            self.forget(one.id)
 
     @property
     def running(self) -> list[str]:

@@ -15,6 +15,7 @@ from pusa_app.errors import ModelError, StoreError
 from pusa_app.models.entry import Entry
 from pusa_app.models.home import Home
 from pusa_app.models.room import Disks, existing, shortage
+from pusa_app.models.weights.asked import settle
 from pusa_app.models.weights.assemble import assemble, cost_of
 from pusa_app.models.weights.hub import Gone, Hub, Stopped, is_there, storage_of
 from pusa_app.models.weights.shelf import Wanted, alone, chosen, drop, held, is_complete, known_files, needed_elsewhere
@@ -50,10 +51,17 @@ def fetch(
 ) -> Path:
     """Have a model on this machine; returns its folder. What is here already is used, without the network if that is
     all of it. An interrupted call goes on where the last one stopped. check: what is here is hashed again, and what is
-    damaged comes anew.
+    damaged comes anew. A LoRA of the hub that turns out to be for no model goes again.
 
     Raises ModelError or StoreError with one line, Stopped on request.
     """
+    folder = _fetch(home, entry, token, check, tell, stop)
+    if entry.hub and not entry.base:
+        settle(home, entry, folder)
+    return folder
+
+
+def _fetch(home: Home, entry: Entry, token: str | None, check: bool, tell: Tell, stop: Callable[[], bool]) -> Path:
     if not entry.parts:
         raise ModelError(f"{entry.title} belongs to the program: there is nothing to download.")
     with alone(home, entry):
@@ -128,7 +136,8 @@ def _look(home: Home, hub: Hub, entry: Entry, number: int) -> Wanted:
         record["lists"][f"{part.repo}@{part.revision}"] = listing.to_json()
     wanted = chosen(part, listing, exact=True)
     if lacks := part.missing([file.name for file in wanted.files]):
-        raise ModelError(f"{part.repo} has no {lacks} any more: look for a newer version of this program.")
+        where = f"see {entry.page}" if entry.hub else "look for a newer version of this program"
+        raise ModelError(f"{part.repo} has no {lacks} any more: {where}.")
     return wanted
 
 

@@ -126,6 +126,22 @@ class Hub:
             _point(pointer, blob)
         return came
 
+    def begin(self, listing: Listing, file: File, count: int) -> bytes:
+        """The first bytes of a file, as many as asked for if it has them: of the cache where it is there, else of the
+        hub, which keeps nothing of it here. Raises ModelError with one line."""
+        pointer = storage_of(self._home, listing.repo) / "snapshots" / listing.commit / file.name
+        with self._in_words(listing.repo, file.name):
+            if is_there(pointer, file):
+                with pointer.open("rb") as opened:
+                    return opened.read(count)
+            came = b""
+            with self._asked(listing, file, f"bytes=0-{count - 1}") as response:
+                for data in response.iter_raw():  # the hub may send all of it
+                    came += data
+                    if len(came) >= count:
+                        break
+            return came[:count]
+
     def check(self, listing: Listing, file: File) -> bool:
         """Hash a file that is here again; a damaged one is taken away, so that `fetch` gets it anew. Returns whether it
         was right."""
@@ -191,16 +207,7 @@ class Hub:
             self._pause(min(wait, 20.0))
 
     def _stream(self, listing: Listing, file: File, part: Path, have: int, told: Told) -> None:
-        from huggingface_hub import get_session, hf_raise_for_status
-        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public by its documentation
-
-        headers = build_hf_headers(token=self._token) | {"Accept-Encoding": "identity"}
-        if have:
-            headers["Range"] = f"bytes={have}-"
-        url = f"{self._home.hub_endpoint}/{listing.repo}/resolve/{listing.commit}/{quote(file.name)}"
-        # The client leaves the token behind when it is sent on to another host.
-        with get_session().stream("GET", url, headers=headers, timeout=PATIENCE, follow_redirects=True) as response:
-            hf_raise_for_status(response)
+        with self._asked(listing, file, f"bytes={have}-" if have else "") as response:
             if have and response.status_code != 206:  # it does not know ranges
                 told(-have)
                 part.unlink()
@@ -211,6 +218,21 @@ class Hub:
                     told(len(data))
                     if self._stop():
                         raise Stopped("The download was stopped.")
+
+    @contextlib.contextmanager
+    def _asked(self, listing: Listing, file: File, wanted: str = "") -> Iterator[Any]:
+        """The hub's answer to a question for a file. wanted: a range of it."""
+        from huggingface_hub import get_session, hf_raise_for_status
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public by its documentation
+
+        headers = build_hf_headers(token=self._token) | {"Accept-Encoding": "identity"}
+        if wanted:
+            headers["Range"] = wanted
+        url = f"{self._home.hub_endpoint}/{listing.repo}/resolve/{listing.commit}/{quote(file.name)}"
+        # The client leaves the token behind when it is sent on to another host.
+        with get_session().stream("GET", url, headers=headers, timeout=PATIENCE, follow_redirects=True) as response:
+            hf_raise_for_status(response)
+            yield response
 
     def _is_right(self, file: File, part: Path) -> bool:
         hasher = (

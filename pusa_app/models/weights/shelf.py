@@ -17,7 +17,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from pusa_app.errors import ModelError, StoreError
-from pusa_app.models.entry import ID, Entry, Part, entries
+from pusa_app.models.entry import ID, Entry, Part, entries, entry_file
 from pusa_app.models.home import CARD_FILE, Home
 from pusa_app.models.native import PICKLES
 from pusa_app.models.weights.hub import File, Listing, is_there, storage_of
@@ -246,7 +246,7 @@ def _add_file(home: Home, path: Path, model_id: str | None, known: dict[str, Ent
     candidates = []
     for entry in known.values():
         for part in entry.parts:
-            if part.use != "link" and (model_id is None or entry.id == model_id):
+            if part.use != "link" and not entry.hub and (model_id is None or entry.id == model_id):
                 candidates.append((entry, part))
     files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
     found = [(e, p, f) for e, p in candidates for f in files if _could_be(p, f)]
@@ -291,7 +291,7 @@ def removal(home: Home, model_id: str) -> Removal:
     if entry.here:
         raise ModelError(f"{entry.title} belongs to the program and cannot be removed.")
     state = state_of(home, entry, record)
-    if state.state == "missing":
+    if state.state == "missing" and not entry.hub:  # what was asked of the hub is at least on the list
         raise ModelError(f"Nothing of {entry.title} is on this machine.")
     mine = _places(home, entry, record)
     kept, needed = [], set()
@@ -311,11 +311,11 @@ def remove(home: Home, model_id: str) -> Removal:
     """Delete what `removal` says; a folder of the user's is only forgotten. Raises ModelError or StoreError."""
     plan, entry = removal(home, model_id), entries(home.data_dir).get(model_id)
     with contextlib.nullcontext() if entry is None else alone(home, entry, patience=5.0):
-        _delete(home, plan)
+        _delete(home, plan, entry)
     return plan
 
 
-def _delete(home: Home, plan: Removal) -> None:
+def _delete(home: Home, plan: Removal, entry: Entry | None) -> None:
     model_id = plan.id
     try:
         if plan.own is None:
@@ -335,6 +335,9 @@ def _delete(home: Home, plan: Removal) -> None:
     with home.change() as record:
         for field_name in ("own", "files", "asked"):
             record[field_name].pop(model_id, None)
+        # What was asked of the hub is gone from the list too: a person's own entries stay.
+        if entry is not None and entry.hub:
+            entry_file(home.data_dir, model_id).unlink(missing_ok=True)
         for name in [n for n in record["lists"] if not storage_of(home, n.rpartition("@")[0]).exists()]:
             del record["lists"][name]
 
