@@ -89,7 +89,7 @@ def clips_of(entry: Entry) -> tuple[tuple[tuple[int, int], int], ...]:
 
 
 def _measure(models: Sequence[Entry], profiles: Sequence[tuple[int, int, str]], folder: Path, out: Path | None) -> int:
-    from pusa_app.bench.memory_measure import Profile, cases_of, check_disk, gpu_here, held
+    from pusa_app.bench.memory_measure import Profile, cases_of, check_disk, ended_by_signals, gpu_here, held
     from pusa_app.bench.memory_models import random_model
 
     machine = gpu_here()
@@ -107,7 +107,8 @@ def _measure(models: Sequence[Entry], profiles: Sequence[tuple[int, int, str]], 
         print(line, flush=True)
 
     try:
-        return _table(work, machine, folder, say)
+        with ended_by_signals():
+            return _table(work, machine, folder, say)
     finally:
         if out is not None:
             out.write_text("".join(f"{line}\n" for line in said), encoding="utf-8")

@@ -8,6 +8,7 @@ process took besides, the holes between tensors, is told.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -136,6 +137,22 @@ def check_disk(folder: Path, model: RandomModel, cases: Sequence[Case]) -> None:
             f"Measuring {model.entry.id} takes {need / 1e9:.0f} GB of disk in {folder}, and {free / 1e9:.0f} GB are "
             "free: make room, name another folder with --folder, or choose with --model and --profile."
         )
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Inside, SIGTERM and a closed terminal are a KeyboardInterrupt: dozens of gigabytes must not stay on the disk."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, end) for number in known}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def measure_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -319,6 +320,18 @@ class TestProcesses:
         cases = [case_of("pusa-v0.5")]
         (row,) = measure_model(tiny("pusa-v0.5"), cases, tmp_path, tmp_path / "log", command=command, patience=0.2)
         assert "was stopped after 0 minutes" in row.words
+
+    def test_a_signal_leaves_nothing_on_the_disk(self, tmp_path: Path) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        command = [
+            sys.executable,
+            "-c",
+            "import os, signal; os.kill(os.getppid(), signal.SIGTERM); import time; time.sleep(60)",
+        ]
+        model, cases = tiny("pusa-v0.5"), [case_of("pusa-v0.5")]
+        with pytest.raises(KeyboardInterrupt), memory_measure.ended_by_signals():
+            list(measure_model(model, cases, tmp_path, tmp_path / "log", command=command))
+        assert [path.name for path in tmp_path.iterdir()] == ["log"] and signal.getsignal(signal.SIGTERM) is before
 
     def test_every_process_has_a_data_folder_of_its_own(self, run: Any, tmp_path: Path) -> None:
         code = "import os; print(os.environ['PUSA_DATA_DIR'])"
