@@ -1,10 +1,11 @@
-"""The vectorized transformer against the authors' own outputs and against stock diffusers."""
+"""The vectorized transformer against the authors' own outputs, and what is its own beside stock diffusers.
+
+What it has in common with the other families is in test_stock.py."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import MochiTransformer3DModel
 from diffusers.models.attention_dispatch import attention_backend
 from safetensors.torch import load_file
 
@@ -13,15 +14,7 @@ from pusa_app.backbones.mochi import transformer as module
 from pusa_app.bench.speed_families import forward_repeated_per_token
 from pusa_app.models import convert_native
 from tests.conftest import PARITY_DATA
-
-CONFIG = {
-    "num_attention_heads": 2,
-    "attention_head_dim": 16,
-    "num_layers": 3,
-    "pooled_projection_dim": 24,
-    "text_embed_dim": 32,
-    "max_sequence_length": 8,
-}
+from tests.vectorized import Pair, mochi_inputs, pair
 
 
 @pytest.fixture(scope="module")
@@ -37,25 +30,8 @@ def pusa(tmp_path_factory: pytest.TempPathFactory) -> VectorizedMochiTransformer
 
 
 @pytest.fixture(scope="module")
-def models() -> tuple[MochiTransformer3DModel, VectorizedMochiTransformer3DModel]:
-    """The stock model and ours with the same weights, large enough that every part matters."""
-    torch.manual_seed(0)
-    stock, ours = MochiTransformer3DModel(**CONFIG).eval(), VectorizedMochiTransformer3DModel(**CONFIG).eval()
-    with torch.no_grad():
-        for name, parameter in stock.named_parameters():
-            torch.nn.init.normal_(parameter, std=0.02 if name == "pos_frequencies" else 0.1)
-    ours.load_state_dict(stock.state_dict())
-    return stock, ours
-
-
-def inputs(batch: int = 3, lengths: tuple[int, ...] = (5, 0, 8), slots: int = 4) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return {
-        "hidden_states": torch.randn(batch, 12, slots, 4, 6, generator=generator),
-        "encoder_hidden_states": torch.randn(batch, 8, 32, generator=generator),
-        "timestep": torch.rand(batch, generator=generator) * 1000,
-        "encoder_attention_mask": torch.arange(8)[None] < torch.tensor(lengths)[:, None],
-    }
+def both() -> Pair:
+    return pair("mochi")
 
 
 @pytest.mark.parametrize(("text", "expected"), [("t5", "output"), ("null", "output_null")])
@@ -69,23 +45,9 @@ def test_one_forward_equals_the_authors(pusa, reference, text, expected, trimmed
     torch.testing.assert_close(output, reference[f"forward.{expected}"], atol=1e-4, rtol=0)
 
 
-@pytest.mark.filterwarnings("ignore:In CPU autocast")
-@pytest.mark.parametrize("per_slot", [False, True])
-def test_equal_sigmas_give_the_stock_output(models, per_slot):
-    stock, ours = models
-    data = inputs()
-    with torch.no_grad():
-        expected = stock(**data).sample
-        if per_slot:
-            data["timestep"] = data["timestep"][:, None].expand(-1, 4)
-        output = ours(**data).sample
-    assert expected.std() > 0.1
-    torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)
-
-
-def test_slots_of_other_times_change_the_output(models):
-    ours = models[1]
-    data = inputs()
+def test_slots_of_other_times_change_the_output(both):
+    ours = both.ours
+    data = mochi_inputs()
     data["timestep"] = data["timestep"][:, None].repeat(1, 4)
     with torch.no_grad():
         before = ours(**data).sample
@@ -94,9 +56,9 @@ def test_slots_of_other_times_change_the_output(models):
     assert (after - before).abs().max() > 1e-3
 
 
-def test_trimmed_text_equals_masked_text(models):
-    ours = models[1]
-    data = inputs()
+def test_trimmed_text_equals_masked_text(both):
+    ours = both.ours
+    data = mochi_inputs()
     data["timestep"] = torch.rand(3, 4, generator=torch.Generator().manual_seed(2)) * 1000
     with torch.no_grad():
         batched = ours(**data).sample
@@ -110,19 +72,19 @@ def test_trimmed_text_equals_masked_text(models):
     assert batched.isfinite().all()
 
 
-def test_padding_does_not_leak(models):
-    ours = models[1]
-    data = inputs()
+def test_padding_does_not_leak(both):
+    ours = both.ours
+    data = mochi_inputs()
     with torch.no_grad():
         before = ours(**data).sample
         data["encoder_hidden_states"][~data["encoder_attention_mask"]] = 50.0
         torch.testing.assert_close(ours(**data).sample, before, atol=1e-5, rtol=1e-5)
 
 
-def test_broadcast_equals_repetition_per_token(models):
+def test_broadcast_equals_repetition_per_token(both):
     """A slot is nothing but its tokens: give every token a slot of its own with its slot's time, RoPE unchanged."""
-    ours = models[1]
-    data = inputs(batch=2, lengths=(5, 8))
+    ours = both.ours
+    data = mochi_inputs(batch=2, lengths=(5, 8))
     times = torch.rand(2, 4, generator=torch.Generator().manual_seed(3)) * 1000
     with torch.no_grad():
         expected = ours(**{**data, "timestep": times}).sample
@@ -130,15 +92,15 @@ def test_broadcast_equals_repetition_per_token(models):
     torch.testing.assert_close(output, expected, atol=1e-4, rtol=0)
 
 
-def test_modulation_is_never_made_per_token(models):
+def test_modulation_is_never_made_per_token(both):
     """Every linear layer that reads temb must see one row per slot, however many tokens a slot has."""
-    ours = models[1]
+    ours = both.ours
     rows = []
     hooks = [
         block.norm1.linear.register_forward_hook(lambda _, args, __: rows.append(args[0].shape[:-1].numel()))
         for block in ours.transformer_blocks
     ]
-    data = inputs()
+    data = mochi_inputs()
     with torch.no_grad():
         ours(**{**data, "timestep": torch.rand(3, 4) * 1000})
     for hook in hooks:
@@ -146,22 +108,8 @@ def test_modulation_is_never_made_per_token(models):
     assert rows == [3 * 4] * 3
 
 
-def test_folders_go_both_ways(models, tmp_path):
-    stock, ours = models
-    stock.save_pretrained(tmp_path / "stock")
-    ours.save_pretrained(tmp_path / "ours")
-    vectorized = VectorizedMochiTransformer3DModel.from_pretrained(tmp_path / "stock")
-    plain = MochiTransformer3DModel.from_pretrained(tmp_path / "ours")
-    assert type(plain) is MochiTransformer3DModel
-    for model in (vectorized, plain):
-        assert dict(model.config)["num_layers"] == 3
-        state = model.state_dict()
-        assert state.keys() == stock.state_dict().keys()
-        assert all(torch.equal(state[name], tensor) for name, tensor in stock.state_dict().items())
-
-
-def test_attention_backend_is_honoured(models, monkeypatch):
-    ours = VectorizedMochiTransformer3DModel.from_config(models[1].config)
+def test_attention_backend_is_honoured(both, monkeypatch):
+    ours = both.copy()
     used = []
     real = module.dispatch_attention_fn
 
@@ -170,7 +118,7 @@ def test_attention_backend_is_honoured(models, monkeypatch):
         return real(*args, **kwargs)
 
     monkeypatch.setattr(module, "dispatch_attention_fn", spy)
-    data = inputs()
+    data = mochi_inputs()
     with attention_backend("native"), torch.no_grad():  # restores the process-wide default afterwards
         before = ours(**data).sample
         ours.set_attention_backend("_native_math")
@@ -179,9 +127,9 @@ def test_attention_backend_is_honoured(models, monkeypatch):
     torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
 
 
-def test_training_step_with_checkpointing_and_autocast(models):
-    ours = VectorizedMochiTransformer3DModel.from_config(models[1].config).train()
-    data = inputs()
+def test_training_step_with_autocast(both):
+    ours = both.copy().train()
+    data = mochi_inputs()
     data["timestep"] = torch.rand(3, 4) * 1000
 
     def gradients() -> dict[str, torch.Tensor]:
@@ -190,22 +138,18 @@ def test_training_step_with_checkpointing_and_autocast(models):
         return {name: p.grad.clone() for name, p in ours.named_parameters() if p.grad is not None}
 
     plain = gradients()
-    ours.enable_gradient_checkpointing()
-    for name, gradient in gradients().items():
-        torch.testing.assert_close(gradient, plain[name])
-    ours.disable_gradient_checkpointing()
     with torch.autocast("cpu", torch.bfloat16):
         rough = gradients()
     assert rough.keys() == plain.keys()
     assert all(gradient.isfinite().all() for gradient in rough.values())
 
 
-def test_time_is_read_in_full_precision(models):
+def test_time_is_read_in_full_precision(both):
     """999.3 and 999.7 are one number in bf16; a bf16 model must still tell them apart."""
-    ours = VectorizedMochiTransformer3DModel.from_config(models[1].config)
+    ours = both.copy()
     seen = []
     hook = ours.time_embed.time_proj.register_forward_hook(lambda _, args, out: seen.append((args[0], out)))
-    data = {**inputs(), "timestep": torch.tensor([999.3, 999.7, 1.0])}
+    data = {**mochi_inputs(), "timestep": torch.tensor([999.3, 999.7, 1.0])}
     with torch.no_grad():
         ours(**data)
     hook.remove()
@@ -214,20 +158,9 @@ def test_time_is_read_in_full_precision(models):
     assert (waves[0] - waves[1]).abs().max() > 0.1
 
 
-def test_compiles_without_graph_breaks(models):
-    ours = VectorizedMochiTransformer3DModel.from_config(models[1].config)
-    data = inputs()
+def test_compiles_without_graph_breaks(both):
+    ours = both.copy()
+    data = mochi_inputs()
     explained = torch._dynamo.explain(ours)(**data)
     torch._dynamo.reset()
     assert explained.graph_break_count == 0
-
-
-def test_repeated_blocks_compile(models):
-    ours = VectorizedMochiTransformer3DModel.from_config(models[1].config).eval()
-    data = inputs()
-    with torch.no_grad():
-        expected = ours(**data).sample
-        ours.compile_repeated_blocks(fullgraph=True, dynamic=False, backend="eager")
-        output = ours(**data).sample
-    torch._dynamo.reset()
-    torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)

@@ -1,4 +1,6 @@
-"""HunyuanVideo with a time per slot, against diffusers' own and against modulation repeated per token."""
+"""HunyuanVideo with a time per slot, against modulation repeated per token, and the whole model against diffusers' own.
+
+What it has in common with the other families is in tests/parity/test_stock.py."""
 
 from __future__ import annotations
 
@@ -16,18 +18,15 @@ from pusa_app.models import get_card, load_backbone
 from pusa_app.sampling import draw_noise, sample
 from pusa_app.timeline import NoiseSchedule
 from tests.conftest import WORDS
-from tests.hunyuan import build_tiny_hunyuan, tiny_transformer, tiny_vae
+from tests.hunyuan import CONFIG, build_tiny_hunyuan, tiny_transformer, tiny_vae
+from tests.vectorized import hunyuan_inputs, pair
 
 SLOTS, TOKENS, LENGTH = 3, 2 * 3, 5
 
 
 @pytest.fixture(scope="module")
-def models():
-    """diffusers' model, and ours with its weights."""
-    stock = tiny_transformer()
-    ours = VectorizedHunyuanVideoTransformer3DModel.from_config(stock.config).eval()
-    ours.load_state_dict(stock.state_dict())
-    return stock, ours
+def both():
+    return pair("hunyuan")
 
 
 @pytest.fixture(scope="module")
@@ -42,45 +41,11 @@ def backbone(folder) -> HunyuanBackbone:
     return load_backbone(str(folder), "cpu")
 
 
-def inputs(batch=2):
-    generator = torch.Generator().manual_seed(1)
-    return {
-        "hidden_states": torch.randn(batch, 16, SLOTS, 4, 6, generator=generator),
-        "timestep": torch.tensor([250.0, 777.5])[:batch],
-        "encoder_hidden_states": torch.randn(batch, LENGTH, 32, generator=generator),
-        "encoder_attention_mask": torch.ones(batch, LENGTH),
-        "pooled_projections": torch.randn(batch, 24, generator=generator),
-        "guidance": torch.tensor([6000.0, 1000.0])[:batch],
-    }
-
-
-def times(batch=2):
-    return torch.rand(batch, SLOTS, generator=torch.Generator().manual_seed(3)) * 1000
-
-
-@pytest.mark.parametrize("per_slot", [False, True])
-@pytest.mark.parametrize("masked", [False, True])
-def test_equal_times_give_the_stock_output(models, per_slot, masked):
-    stock, ours = models
-    data = inputs()
-    if masked:
-        data["encoder_attention_mask"][1, 3:] = 0
-    with torch.no_grad():
-        expected = stock(**data).sample
-        if per_slot:
-            data["timestep"] = data["timestep"][:, None].expand(-1, SLOTS)
-        output = ours(**data).sample
-    assert expected.std() > 0.1
-    torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)
-
-
-def test_trimmed_text_without_a_mask_is_the_masked_one(models):
-    stock, ours = models
-    data = inputs(1)
-    data["encoder_attention_mask"][0, 3:] = 0
+def test_trimmed_text_without_a_mask_is_the_masked_one(both):
+    data = hunyuan_inputs(1, masked=True)
     trimmed = {**data, "encoder_hidden_states": data["encoder_hidden_states"][:, :3], "encoder_attention_mask": None}
     with torch.no_grad():
-        torch.testing.assert_close(ours(**trimmed).sample, stock(**data).sample, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(both.ours(**trimmed).sample, both.stock(**data).sample, atol=1e-5, rtol=1e-5)
 
 
 def repeated(model, data, time):
@@ -131,19 +96,17 @@ def repeated(model, data, time):
     return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
 
-def test_broadcast_equals_modulation_repeated_per_token(models):
-    _, ours = models
-    data = inputs()
+def test_broadcast_equals_modulation_repeated_per_token(both):
+    ours, data, times = both.ours, hunyuan_inputs(), both.times()
     with torch.no_grad():
-        output = ours(**{**data, "timestep": times()}).sample
-        expected = repeated(ours, data, times())
+        output = ours(**{**data, "timestep": times}).sample
+        expected = repeated(ours, data, times)
     assert (output - ours(**data).sample).abs().max() > 1e-2, "the times matter"
     torch.testing.assert_close(output, expected, atol=1e-4, rtol=0)
 
 
-def test_modulation_is_never_made_per_token(models):
-    _, ours = models
-    rows = []
+def test_modulation_is_never_made_per_token(both):
+    ours, rows = both.ours, []
     layers = [
         ours.transformer_blocks[0].norm1.linear,
         ours.single_transformer_blocks[0].norm.linear,
@@ -151,39 +114,17 @@ def test_modulation_is_never_made_per_token(models):
     ]
     hooks = [layer.register_forward_hook(lambda _, args, __: rows.append(args[0].shape[1])) for layer in layers]
     with torch.no_grad():
-        ours(**{**inputs(), "timestep": times()})
+        ours(**{**hunyuan_inputs(), "timestep": both.times()})
     for hook in hooks:
         hook.remove()
     assert rows == [SLOTS, SLOTS, 1, SLOTS]  # the third is the text of the single stream
 
 
-def test_what_it_cannot_take_is_said(models):
-    _, ours = models
-    with pytest.raises(ValueError, match="one per slot"):
-        ours(**{**inputs(), "timestep": torch.zeros(2, SLOTS + 1)})
+def test_what_it_cannot_take_is_said(both):
     with pytest.raises(ValueError, match="needs guidance"):
-        ours(**{**inputs(), "guidance": None})
+        both.ours(**{**hunyuan_inputs(), "guidance": None})
     with pytest.raises(ValueError, match="image-to-video"):
-        VectorizedHunyuanVideoTransformer3DModel(image_condition_type="token_replace", **tiny_config())
-
-
-def tiny_config():
-    from tests.hunyuan import CONFIG
-
-    return CONFIG
-
-
-def test_gradients_flow_and_checkpointing_changes_nothing(models):
-    _, ours = models
-    data = {**inputs(), "timestep": times()}
-    plain = torch.autograd.grad(ours(**data).sample.square().mean(), ours.proj_out.weight)[0]
-    ours.enable_gradient_checkpointing()
-    try:
-        again = torch.autograd.grad(ours(**data).sample.square().mean(), ours.proj_out.weight)[0]
-    finally:
-        ours.disable_gradient_checkpointing()
-    assert plain.abs().max() > 0
-    torch.testing.assert_close(again, plain)
+        VectorizedHunyuanVideoTransformer3DModel(image_condition_type="token_replace", **CONFIG)
 
 
 # --- the VAE ----------------------------------------------------------------------------------------------------------

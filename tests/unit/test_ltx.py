@@ -1,4 +1,6 @@
-"""LTX-Video with a time per slot, against diffusers' own model and pipelines."""
+"""LTX-Video with a time per slot or per token, against diffusers' own model and pipelines.
+
+What it has in common with the other families is in tests/parity/test_stock.py."""
 
 from __future__ import annotations
 
@@ -6,25 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from pusa_app.backbones.ltx import LTXBackbone, VectorizedLTXVideoTransformer3DModel
+from pusa_app.backbones.ltx import LTXBackbone
 from pusa_app.backbones.texts import padded
 from pusa_app.models import get_card, load_backbone
 from pusa_app.sampling import draw_noise, sample
 from pusa_app.timeline import NoiseSchedule, ScheduleSpec
 from tests.conftest import WORDS
-from tests.ltx import VAES, build_tiny_ltx, tiny_transformer
+from tests.ltx import VAES, build_tiny_ltx
+from tests.vectorized import ltx_inputs, pair
 
 SLOTS, ROWS, COLUMNS = 3, 2, 3
 TOKENS = ROWS * COLUMNS
-
-
-@pytest.fixture(scope="module")
-def models():
-    """diffusers' model, and ours with its weights."""
-    stock = tiny_transformer()
-    ours = VectorizedLTXVideoTransformer3DModel.from_config(stock.config).eval()
-    ours.load_state_dict(stock.state_dict())
-    return stock, ours
 
 
 @pytest.fixture(scope="module")
@@ -46,77 +40,22 @@ def backbone(loaded) -> LTXBackbone:
     return loaded["0.9.5"]
 
 
-def inputs(batch=2):
-    generator = torch.Generator().manual_seed(1)
-    mask = torch.ones(batch, 5)
-    mask[-1, 3:] = 0
-    return {
-        "hidden_states": torch.randn(batch, SLOTS * TOKENS, 16, generator=generator),
-        "encoder_hidden_states": torch.randn(batch, 5, 32, generator=generator),
-        "timestep": torch.tensor([250.0, 777.5])[:batch],
-        "encoder_attention_mask": mask,
-        "num_frames": SLOTS,
-        "height": ROWS,
-        "width": COLUMNS,
-        "rope_interpolation_scale": (8 / 25, 32, 32),
-    }
-
-
-def times(batch=2):
-    return torch.rand(batch, SLOTS, generator=torch.Generator().manual_seed(3)) * 1000
-
-
-@pytest.mark.parametrize("per_slot", [False, True])
-def test_equal_times_give_the_stock_output(models, per_slot):
-    stock, ours = models
-    data = inputs()
+def test_a_time_per_token_is_the_stock_model_s():
+    both = pair("ltx")
+    data = {**ltx_inputs(), "timestep": both.times().repeat_interleave(TOKENS, dim=1)}
     with torch.no_grad():
-        expected = stock(**data).sample
-        if per_slot:
-            data["timestep"] = data["timestep"][:, None].expand(-1, SLOTS)
-        output = ours(**data).sample
-    assert expected.std() > 0.1
-    torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(both.ours(**data).sample, both.stock(**data).sample, atol=1e-5, rtol=1e-5)
 
 
-def test_broadcast_equals_the_stock_model_fed_a_time_per_token(models):
-    stock, ours = models
-    data, per_token = inputs(), times().repeat_interleave(TOKENS, dim=1)
+def test_modulation_is_never_made_per_token():
+    both, rows = pair("ltx"), []
+    hook = both.ours.time_embed.linear.register_forward_hook(
+        lambda _, args, __: rows.append(args[0].shape[:-1].numel())
+    )
     with torch.no_grad():
-        output = ours(**{**data, "timestep": times()}).sample
-        expected = stock(**{**data, "timestep": per_token}).sample
-        same = ours(**{**data, "timestep": per_token}).sample
-    assert (output - ours(**data).sample).abs().max() > 1e-2, "the times matter"
-    torch.testing.assert_close(output, expected, atol=1e-4, rtol=0)
-    torch.testing.assert_close(same, expected, atol=1e-5, rtol=1e-5)
-
-
-def test_modulation_is_never_made_per_token(models):
-    _, ours = models
-    rows = []
-    hook = ours.time_embed.linear.register_forward_hook(lambda _, args, __: rows.append(args[0].shape[:-1].numel()))
-    with torch.no_grad():
-        ours(**{**inputs(), "timestep": times()})
+        both.ours(**{**ltx_inputs(), "timestep": both.times()})
     hook.remove()
     assert rows == [2 * SLOTS]
-
-
-def test_a_wrong_number_of_times_is_refused(models):
-    with pytest.raises(ValueError, match="one per slot"):
-        models[1](**{**inputs(), "timestep": torch.zeros(2, SLOTS + 1)})
-
-
-def test_gradients_flow_and_checkpointing_changes_nothing(models):
-    _, ours = models
-    data = {**inputs(), "timestep": times()}
-    plain = torch.autograd.grad(ours(**data).sample.square().mean(), ours.proj_in.weight)[0]
-    ours.enable_gradient_checkpointing()
-    try:
-        again = torch.autograd.grad(ours(**data).sample.square().mean(), ours.proj_in.weight)[0]
-    finally:
-        ours.disable_gradient_checkpointing()
-    assert plain.abs().max() > 0
-    torch.testing.assert_close(again, plain)
 
 
 # --- the whole model --------------------------------------------------------------------------------------------------

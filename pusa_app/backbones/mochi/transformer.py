@@ -57,11 +57,14 @@ class VectorizedMochiTransformer3DModel(MochiTransformer3DModel):
 
         hidden_states (B, C, F, h, w); encoder_hidden_states (B, L, text dim), L may be 0; timestep (B,) or (B, F),
         model time (1 - sigma) * 1000, keep it in fp32; encoder_attention_mask (B, L), True where a token is valid, or
-        None when all are. attention_kwargs["scale"] scales LoRA layers. Output like hidden_states.
+        None when all are. attention_kwargs["scale"] scales LoRA layers. Output like hidden_states. Raises ValueError
+        for times that fit no slots.
         """
         batch, _, slots, height, width = hidden_states.shape
         p = self.config.patch_size
         rows, columns = height // p, width // p
+        if timestep.ndim > 1 and timestep.shape[1] not in (1, slots):
+            raise ValueError(f"timestep must hold one time or {slots}, one per slot, not {timestep.shape[1]}")
 
         mask, dtype = encoder_attention_mask, hidden_states.dtype
         temb, text = self._embed_conditions(timestep, encoder_hidden_states, mask, dtype)
