@@ -1,8 +1,9 @@
-// The one clock of the page. While something runs or waits it asks Python how it goes; all the time it sees whether the
-// program is there at all. It also tells how far a run is in the title of the tab, and the end of one to the top bar.
+// The one clock of the page. While something runs or waits it asks Python how it goes, and else now and then, for what
+// others did and for what was lost on the way; all the time it sees whether the program is there at all. It also tells how far a run is in the title of the tab, and the end of one to the top bar.
 const config = window.gradio_config || {};
 const here = new URL(`${config.root || ''}${config.api_prefix || '/gradio_api'}/app_id`, location.href);
-const WORKING = 400, IDLE = 4000, LOST = 1000;  // milliseconds
+// Milliseconds. REST: between questions where nothing goes on. LATE: after which an answer counts as lost.
+const WORKING = 400, IDLE = 4000, LOST = 1000, REST = 10000, LATE = 5000;
 const name = document.title;
 const channel = 'BroadcastChannel' in window ? new BroadcastChannel('pusa-studio') : null;
 let going = null, version = null, failures = 0, asked = false, over = false;
@@ -34,23 +35,32 @@ async function answers() {
   } catch { return null; }
 }
 
-let beating = false;
+let beating = false, last = 0;
 async function beat() {
   beating = true;
+  // Whatever goes wrong meanwhile, the clock goes on.
+  let next = LOST;
+  try {
+    next = await look();
+  } finally {
+    beating = false;
+    if (!over) timer(beat, next);
+  }
+}
+
+/** See whether the program is there and ask it, when it is time; milliseconds until the next look. */
+async function look() {
   const app = await answers();
-  beating = false;
-  if (over) return;
   if (app === null) {
     failures++;
     // A machine at its limits may be late once; what refuses the connection twice is not there.
     if (failures > 1) lose();
-    timer(beat, failures > 1 ? LOST : 300);
-    return;
+    return failures > 1 ? LOST : 300;
   }
-  if (app !== config.app_id) { over = true; location.reload(); return; }
+  if (app !== config.app_id) { over = true; location.reload(); return LOST; }
   if (failures) { failures = 0; find(); }
-  if (props.value?.active || asked) { asked = false; trigger('tick', {}); }
-  timer(beat, props.value?.active || asked ? WORKING : IDLE);
+  if (props.value?.active || asked || performance.now() - last > REST) ask();
+  return props.value?.active || asked ? WORKING : IDLE;
 }
 
 /** Something begins or came to rest: do not sleep over it. */
@@ -70,11 +80,21 @@ function find() {
   asked = true;
 }
 
-/** Ask now, and not when the clock comes round. */
+/** Ask now, and not when the clock comes round; but one question at a time. */
 function ask() {
-  if (failures) asked = true;
-  else trigger('tick', {});
+  const now = performance.now();
+  asked = !!failures || (waiting && now - last < LATE);
+  if (asked) return;
+  waiting = true;
+  last = now;
+  trigger('tick', {});
 }
+
+let waiting = false;
+document.addEventListener('pusa-told', () => {
+  waiting = false;
+  if (asked) hurry();
+});
 
 // --- what the page says of it ---------------------------------------------------------------------------------------
 

@@ -6,4 +6,5 @@ let at = '';
 watch('value', () => {
   const told = props.value || {};
   if (told.base && told.base !== at) { at = ''; props.value = {}; } else at = told.at || '';
+  document.dispatchEvent(new Event('pusa-told'));  // to the clock
 });

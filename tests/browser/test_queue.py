@@ -190,6 +190,22 @@ def test_an_answer_that_comes_late_takes_nothing_away(server: Server, visit: Vis
     page.locator(".stage-title", has_text="Cancelled").wait_for()
 
 
+def test_an_answer_that_is_lost_does_not_stop_the_clock(server: Server, visit: Visit) -> None:
+    page = visit(server.url)
+    lost: list[Any] = []
+
+    def lose(route: Any) -> None:
+        """The first question of the clock is never answered."""
+        if lost:
+            route.continue_()
+        lost.append(route)
+
+    page.route("**/gradio_api/run/**", lose)
+    generate(page, "seen in the end")
+    page.wait_for_selector("#player video")
+    assert len(lost) > 1 and page.is_hidden("#cancel")
+
+
 def test_the_order_is_changed_by_drag_buttons_and_keys(server: Server, visit: Visit, shot: Shot) -> None:
     page = visit(server.url)
     begin(page, "runs", "one", "two", "three")
