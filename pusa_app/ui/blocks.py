@@ -54,8 +54,8 @@ BELL = (
     '<path class="top-strike" d="M3.5 3.5l13 13"/></svg>'
 )
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-# Polling needs no queue: one request, one answer. The clock takes care that questions do not pile up, and asks again when
-# an answer is lost, where Gradio would wait for it for ever.
+# Polling needs no queue: one request, one answer. The clock takes care that questions do not pile up, and asks again
+# when an answer is lost, where Gradio would wait for it for ever.
 POLLING: dict[str, Any] = {**QUIET, "concurrency_limit": None, "queue": False, "trigger_mode": "multiple"}
 
 
