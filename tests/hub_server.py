@@ -21,11 +21,13 @@ LFS_SUFFIXES = (".safetensors", ".pt", ".model")
 
 @dataclass
 class Repo:
-    """Files by name. gated: only `allowed` tokens may read files; private: others are told that it does not exist."""
+    """Files by name. gated: only `allowed` tokens may read files; private: others are told that it does not exist.
+    licence: as its page names it."""
 
     files: dict[str, bytes]
     gated: bool = False
     private: bool = False
+    licence: str = ""
     allowed: set[str] = field(default_factory=set)
 
     @property
@@ -151,7 +153,8 @@ class _Handler(BaseHTTPRequestHandler):
                 entry["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
             siblings.append(entry)
         info = {"id": name, "modelId": name, "sha": repo.commit, "siblings": siblings, "private": repo.private}
-        return self._json(200, info | {"gated": "auto" if repo.gated else False})
+        said = {"cardData": {"license": repo.licence}} if repo.licence else {}
+        return self._json(200, info | said | {"gated": "auto" if repo.gated else False})
 
     def _tree(self, name: str, token: str) -> None:
         repo = self._repo(name, token)

@@ -78,7 +78,8 @@ def _own(lora: Lora) -> KnownLora:
 def _is_for(folder: Path, card: ModelCard) -> bool:
     """Whether a LoRA of the hub is for a model, which may have come after it."""
     with contextlib.suppress(ModelError):
-        return all(fits(shapes_of(path), path.name, card.spec, card.folder) for path in (folder / "loras").iterdir())
+        files = list((folder / "loras").glob(f"*{SUFFIX}"))
+        return all(fits(shapes_of(path), path.name, card.spec, card.folder) for path in files)
     return False
 
 

@@ -14,6 +14,7 @@ from tests.browser.pages import generate, new_video, shown, toasts, video_frames
 from tests.browser.test_create import PHONE
 from tests.conftest import PARITY_DATA, TINY_SPEC
 from tests.hub_server import Hub
+from tests.unit.test_hub_loras import WIDE, lora_bytes
 from tests.unit.test_weights import FILES, make_entry, put
 
 pytestmark = pytest.mark.browser
@@ -207,6 +208,36 @@ def test_a_folder_of_ones_own(server: Server, visit: Visit, tiny_mochi: Path, tm
     before = shown(page)
     generate(page, "a red ball moves right")
     assert len(new_video(page, before, tmp_path)) > 0
+
+
+@pytest.mark.slow
+def test_a_lora_of_the_hub_by_its_address(server: Server, hub: Hub, visit: Visit, shot: Shot) -> None:
+    names = tuple(f"transformer_blocks.{number}.attn1.to_q" for number in range(6))
+    hub.add("tests/style", {"style.safetensors": lora_bytes(names, WIDE["mini"])})
+    hub.add("tests/two", {"a.safetensors": b"", "b.safetensors": b""})
+    page = visit(server.url, **AT_THE_MACHINE)
+    open_models(page)
+    place = page.get_by_label("Repository or address")
+    place.fill("tests/two")
+    page.get_by_role("button", name="Download it").click()
+    assert "has 2 files: a.safetensors, b.safetensors. Say which" in toasts(page)[0]
+    place.fill(f"{hub.url}/tests/style/tree/main")
+    page.get_by_role("button", name="Download it").click()
+    lora = page.locator(".m-row", has_text="A LoRA of tests/style for mini.")
+    lora.locator(".m-chip", has_text="ready").wait_for()
+    assert place.input_value() == ""
+    lora.scroll_into_view_if_needed()
+    shot(page, "models-lora")
+    choose_model(page, "mini")
+    page.locator("#advanced button").first.click()
+    page.get_by_label("Add a LoRA").select_option("tests/style:style.safetensors")
+    page.locator(".lora", has_text="style").wait_for()
+    shot(page, "models-lora-chosen")
+    open_models(page)
+    lora.get_by_role("button", name="Delete…").click()
+    lora.locator(".m-asked", has_text="Deleting style frees").wait_for()
+    lora.get_by_role("button", name="Delete", exact=True).click()
+    lora.wait_for(state="detached")
 
 
 def test_a_stranger_may_look_and_no_more(server: Server, visit: Visit, shot: Shot) -> None:

@@ -23,7 +23,7 @@ from pusa_app.models.entry import entries, entry_file
 from pusa_app.models.home import Home
 from pusa_app.models.hub_lora import HubLora
 from pusa_app.models.known_loras import checked_lora, known_loras
-from pusa_app.models.lora import find_loras
+from pusa_app.models.lora import _scales, find_loras
 from pusa_app.models.lora_fit import bases, read_header
 from pusa_app.models.weights import add, ask, fetch, listed, removal, remove, state_of
 from pusa_app.models.weights import hub as hub_module
@@ -288,6 +288,17 @@ class TestDownload:
         told(f"The LoRA some/style:{NAME} is not on this machine", find_loras, f"some/style:{NAME}")
         told("has no revision v9: leave it out", ask, home, "some/style@v9")
 
+    def test_a_file_of_peft_comes_with_its_scale(self, hub, home):
+        note = json.dumps({"r": 2, "lora_alpha": 8}).encode()
+        files = {"a/adapter_model.safetensors": MINI, "a/adapter_config.json": note, "adapter_config.json": b"{}"}
+        hub.add("some/adapter", files, licence="mit")
+        entry = ask(home, "some/adapter")
+        assert (entry.title, entry.licence, entry.size) == ("adapter", "mit", len(MINI) + len(note))
+        fetch(home, entry)
+        (path,) = find_loras(entry.hub)
+        assert _scales(path, {}) == {"r": 2, "lora_alpha": 8}
+        assert known_loras(get_card("mini"), home)[0].name == entry.hub
+
     def test_a_pickle_is_converted_and_looked_at_then(self, hub, home, tmp_path):
         import torch
         from safetensors.torch import load
@@ -380,6 +391,16 @@ class TestRemoval:
         assert listed(home, "some/two") is None and listed(home, second.hub) == second
         remove(home, first.id)
         assert find_loras(second.hub)[0].read_bytes() == MINI and removal(home, second.id).frees < len(MINI) + CARD
+
+    def test_one_of_an_older_commit_is_found_after_the_repository_changed(self, hub, home):
+        repo = hub.add("some/two", {"a.safetensors": WAN})
+        first = ask(home, "some/two")
+        fetch(home, first)
+        repo.files |= {"a.safetensors": MINI, "b.safetensors": MINI}
+        fetch(home, ask(home, "some/two:b.safetensors"))
+        assert find_loras(first.hub)[0].read_bytes() == WAN and removal(home, first.id).frees >= len(WAN)
+        remove(home, first.id)
+        assert len(list(home.hub_cache.rglob("blobs/*"))) == 1
 
 
 def test_on_the_command_line(hub, home, capfd):

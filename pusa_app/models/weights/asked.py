@@ -6,7 +6,7 @@ download to deleting, is done with them as well.
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from pusa_app.errors import ModelError
@@ -17,6 +17,9 @@ from pusa_app.models.lora_fit import bases, read_header, shapes_of
 from pusa_app.models.weights.hub import File, Gone, Hub, Listing
 from pusa_app.models.weights.shelf import remove
 
+# As PEFT calls its file, and the one beside it with the scale; as it and diffusers call every LoRA.
+PEFT_STEM, PEFT_NOTE = "adapter_model", "adapter_config.json"
+USUAL_STEMS = (PEFT_STEM, "pytorch_lora_weights", "diffusion_pytorch_model", "model", "lora")
 SHOWN = 8  # files that a message names
 MOST = 400  # characters of a name
 FIRST = 512 * 1024  # bytes, in which most headers are
@@ -42,7 +45,7 @@ def ask(home: Home, text: str, token: str | None = None) -> Entry:
     file = _chosen(asked, listing)
     lora = HubLora(asked.repo, file.name, asked.revision)
     base = () if file.name.endswith(PICKLE) else bases(home, _shapes(hub, listing, file), _called(lora))
-    entry = _entry(home, lora, file, base)
+    entry = _entry(home, lora, listing, base)
     with home.change() as record:
         key = f"{lora.repo}@{lora.revision}"
         known = Listing.from_json(lora.repo, record["lists"].get(key))
@@ -132,25 +135,29 @@ def _shapes(hub: Hub, listing: Listing, file: File) -> dict[str, tuple[int, ...]
     return read_header(read, f"{file.name} of {listing.repo}")
 
 
-def _entry(home: Home, lora: HubLora, file: File, base: tuple[str, ...]) -> Entry:
+def _entry(home: Home, lora: HubLora, listing: Listing, base: tuple[str, ...]) -> Entry:
     into = "".join(c if c.isalnum() or c in "._-" else "-" for c in lora.stem).strip(".-")[:100] or "lora"
     page = f"{home.hub_endpoint}/{lora.repo}"
+    names = [lora.file]
+    note = str(PurePosixPath(lora.file).with_name(PEFT_NOTE))
+    if lora.stem == PEFT_STEM and note in listing.files:
+        names.append(note)
     part = Part(
         repo=lora.repo,
         revision=lora.revision,
-        files=(file.name,),
+        files=tuple(names),
         use="lora",
         into=into,
-        size=file.size,
-        pickle=file.name.endswith(PICKLE),
+        size=sum(listing.files[name].size for name in names),
+        pickle=lora.file.endswith(PICKLE),
     )
     entry = Entry(
         id=lora.id,
         kind="lora",
-        title=lora.stem,
+        title=lora.repo.partition("/")[2] if lora.stem in USUAL_STEMS else lora.stem,
         summary="",
-        licence="see its page",
-        licence_link=page,
+        licence=listing.licence or "licence not said",
+        licence_link=page if listing.licence else "",
         page=page,
         hub=lora.name,
         parts=(part,),

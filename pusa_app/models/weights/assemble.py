@@ -106,8 +106,12 @@ def _convert(home: Home, one: Wanted, making: Path) -> None:
 
 
 def _lora(home: Home, one: Wanted, making: Path) -> None:
-    (source, *_) = _sources(home, one)
+    sources = _sources(home, one)
+    source = next(path for path in sources if path.suffix != ".json")
     out = making / "loras" / f"{one.part.into}.safetensors"
+    for note in sources:
+        if note.suffix == ".json":  # PEFT keeps the scale of a LoRA in a file beside it
+            link(note, out.with_name(note.name))
     if source.suffix.lower() not in PICKLES:
         link(source, out)
         return

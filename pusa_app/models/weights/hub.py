@@ -15,7 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -58,11 +58,12 @@ class File:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a repository at a commit."""
+    """The files of a repository at a commit, and the licence that its page names, which is not written down."""
 
     repo: str
     commit: str
     files: dict[str, File]
+    licence: str = field(default="", compare=False)
 
     def to_json(self) -> dict[str, Any]:
         return {"commit": self.commit, "files": {f.name: [f.size, f.blob, f.sha256] for f in self.files.values()}}
@@ -98,10 +99,11 @@ class Hub:
                 s.rfilename: File(s.rfilename, s.size or 0, s.blob_id or "", s.lfs.sha256 if s.lfs else None)
                 for s in info.siblings or []
             }
+            licence = getattr(info.card_data, "license", None)
         # What these become are names of files here.
         if not info.sha or not re.fullmatch(HASH, info.sha) or not all(map(_is_sound, files.values())):
             raise ModelError(f"The hub says nothing of use about {repo}: try again later.")
-        return Listing(repo, info.sha, files)
+        return Listing(repo, info.sha, files, licence if isinstance(licence, str) else "")
 
     def fetch(self, listing: Listing, file: File, told: Told = lambda count: None) -> bool:
         """Have a file in the cache; whether bytes had to come for it. What is there of it already is kept.

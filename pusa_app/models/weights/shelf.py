@@ -374,13 +374,19 @@ def _is_wanted(home: Home, other: Entry, record: dict[str, Any], model_id: str) 
 
 def _places(home: Home, entry: Entry, record: dict[str, Any]) -> set[Path]:
     """Where the files of a model are in the cache, or would be; unfinished ones included."""
-    places: set[Path] = set()
+    # What its folder links to is its own also when the hub's list has gone on since.
+    places = {link for link in _links(home.models_dir / entry.id) if link.is_relative_to(home.hub_cache)}
     for part in entry.parts:
         wanted = known_files(home, entry, part, record)
         for file, pointer in wanted.pointers(home):
             blobs = storage_of(home, part.repo) / "blobs"
             places |= {pointer, blobs / f"{file.etag}.incomplete"}
     return places
+
+
+def _links(folder: Path) -> Iterator[Path]:
+    with contextlib.suppress(OSError):
+        yield from (path.readlink() for path in folder.rglob("*") if path.is_symlink())
 
 
 def _frees(home: Home, pointers: tuple[Path, ...]) -> int:
