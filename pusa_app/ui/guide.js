@@ -6,19 +6,7 @@ const read = () => { try { return localStorage.getItem(KEY); } catch { return nu
 const keep = value => { try { localStorage.setItem(KEY, value); } catch { /* it lasts until the next visit */ } };
 let open = false, dismissed = read() === 'later', drawn = '';
 
-const make = (tag, name, parent, text) => {
-  const node = document.createElement(tag);
-  node.className = name;
-  if (text != null) node.textContent = text;
-  if (tag === 'button') node.type = 'button';
-  parent.append(node);
-  return node;
-};
-const button = (name, parent, text, press) => {
-  const node = make('button', `q-button ${name}`, parent, text);
-  node.addEventListener('click', press);
-  return node;
-};
+const button = buttons('q-button');
 const act = (verb, id) => trigger('act', { verb, id });
 
 function later(parent) {

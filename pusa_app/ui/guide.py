@@ -21,7 +21,7 @@ from pusa_app.models.offers import Offer, machine_words, offers, recommended, ve
 from pusa_app.models.weights import State
 from pusa_app.models.weights.downloads import Downloads
 from pusa_app.ui import strings
-from pusa_app.ui.drawn import DrawnWithEvents
+from pusa_app.ui.drawn import DOM, DrawnWithEvents
 
 HERE = Path(__file__).parent
 KNOWN_SECONDS = 60.0  # plans of the whole catalogue take most of a second, and free memory moves all the time
@@ -34,7 +34,7 @@ class GuideView(DrawnWithEvents):
 
 
 def make_guide() -> GuideView:
-    return GuideView({}, script=HERE / "guide.js", elem_id="guide", words=strings.GUIDE)
+    return GuideView({}, script=(DOM, HERE / "guide.js"), elem_id="guide", words=strings.GUIDE)
 
 
 class Advisor:

@@ -4,19 +4,7 @@ const root = element.firstElementChild;
 const LEAST = -10, MOST = 10;
 let asked = '', drawn = '';
 
-const make = (tag, name, parent, text) => {
-  const node = document.createElement(tag);
-  node.className = name;
-  if (text != null) node.textContent = text;
-  if (tag === 'button') node.type = 'button';
-  parent.append(node);
-  return node;
-};
-const button = (name, parent, text, press) => {
-  const node = make('button', name, parent, text);
-  node.addEventListener('click', press);
-  return node;
-};
+const button = buttons();
 const value = () => props.value || {};
 const chosen = () => value().chosen || [];
 const known = () => (props.of === value().model ? props.known || [] : []);

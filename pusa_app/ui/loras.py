@@ -19,10 +19,10 @@ from pusa_app.settings import Settings
 from pusa_app.studio import card_of
 from pusa_app.timeline import LoraChoice, build
 from pusa_app.ui import strings
-from pusa_app.ui.drawn import DrawnWithEvents
+from pusa_app.ui.drawn import DOM, DrawnWithEvents
 from pusa_app.ui.visitors import is_local, told_to_user
 
-SCRIPT = Path(__file__).with_name("loras.js")
+SCRIPTS = (DOM, Path(__file__).with_name("loras.js"))
 MOST = 16  # as a recipe has
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 FIELDS = ("name", "strength", "expert")  # of one that was chosen: Gradio takes what is called a path for its own
@@ -50,7 +50,7 @@ class Loras:
     def __init__(self, card: ModelCard, settings: Settings) -> None:
         self._shared = settings.shared
         more: dict[str, Any] = {"known": [], "of": "", "may": False}
-        self.field = LorasField(loras_value(card.id), script=SCRIPT, elem_id="loras", words=strings.LORAS, **more)
+        self.field = LorasField(loras_value(card.id), script=SCRIPTS, elem_id="loras", words=strings.LORAS, **more)
 
     def wire(self, model: gr.Dropdown, steps: Any, guidance: Any) -> None:
         self.field.look(self._look, model, self.field, **QUIET)

@@ -4,22 +4,7 @@ const root = element.querySelector('.models');
 const rows = new Map();
 let answered = 0;  // the number of the question that was answered last
 
-const make = (tag, name, parent, text) => {
-  const node = document.createElement(tag);
-  node.className = name;
-  if (text != null) node.textContent = text;
-  if (tag === 'button') node.type = 'button';
-  parent?.append(node);
-  return node;
-};
-const button = (name, parent, text, press) => {
-  const node = make('button', `q-button ${name}`, parent, text);
-  node.addEventListener('click', press);
-  return node;
-};
-const write = (node, text) => { if (node.textContent !== (text || '')) node.textContent = text || ''; };
-const show = (node, shown) => { if (node.hidden === !!shown) node.hidden = !shown; };
-const mark = (node, name, value) => { if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value); };
+const button = buttons('q-button');
 const act = (verb, id) => trigger('act', { verb, id });
 const link = (node, text, address) => {
   write(node, text);

@@ -24,7 +24,7 @@ from pusa_app.pace import clock
 from pusa_app.studio import Studio, cards, default_card
 from pusa_app.timeline import TASKS
 from pusa_app.ui import guide, strings
-from pusa_app.ui.drawn import DrawnWithEvents
+from pusa_app.ui.drawn import DOM, DrawnWithEvents
 from pusa_app.ui.form import Form, model_choices
 from pusa_app.ui.visitors import is_local, told_to_user
 
@@ -55,7 +55,7 @@ class Models:
         self.guide = guide.make_guide()
 
     def build(self) -> None:
-        self.view = ModelsView({}, script=HERE / "models.js", elem_id="models", words=strings.MODELS)
+        self.view = ModelsView({}, script=(DOM, HERE / "models.js"), elem_id="models", words=strings.MODELS)
 
     def wire(self, page: gr.Blocks, pages: gr.Tabs, form: Form) -> None:
         """The form's choice of a model knows what is here too."""
