@@ -1,4 +1,4 @@
-"""Which of the ways to be faster a model cannot go, and why. No torch."""
+"""Which of the choices of a run a model does not have, most of them ways to be faster, and why. No torch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ def no_interval(spec: BackboneSpec) -> str:
     """The same of a guidance interval."""
     if spec.distilled:
         return "This model reads its guidance as a number: leaving it out of steps would save nothing."
+    return ""
+
+
+def no_negative(spec: BackboneSpec) -> str:
+    """The same of a negative prompt."""
+    if spec.distilled:
+        return "This model reads its guidance as a number: it takes no negative prompt."
     return ""
 
 

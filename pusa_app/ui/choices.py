@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pusa_app.errors import UserError
 from pusa_app.models import ModelCard
-from pusa_app.models.faster import no_cache, no_interval, no_second
+from pusa_app.models.faster import no_cache, no_interval, no_negative, no_second
 from pusa_app.presets import Preset, given_of
 from pusa_app.studio import card_of, check_recipe, given_clip, new_recipe
 from pusa_app.timeline import (
@@ -171,7 +171,7 @@ class Choices:
             self.card,
             self.task,
             prompt=(self.prompt or "").strip(),
-            negative_prompt=(self.negative or "").strip(),
+            negative_prompt="" if no_negative(self.card.spec) else (self.negative or "").strip(),
             keyframes=timeline.keyframes,
             num_frames=timeline.grid.num_frames,
             steps=None if self.steps is None else int(self.steps),

@@ -12,7 +12,8 @@ from typing import Any
 import gradio as gr
 
 from pusa_app.errors import UserError
-from pusa_app.models import ModelCard
+from pusa_app.models import BackboneSpec, ModelCard
+from pusa_app.models.faster import no_negative
 from pusa_app.settings import Settings
 from pusa_app.studio import Studio, card_of, cards, default_card
 from pusa_app.timeline import TASKS, Options, Recipe, Timeline, get_task
@@ -149,7 +150,7 @@ class Form:
         spec = card.spec
         with gr.Accordion(strings.ADVANCED, open=False, elem_id="advanced"):
             self.negative = gr.Textbox(
-                label=strings.NEGATIVE, info=strings.NEGATIVE_HELP, lines=1, max_length=MAX_PROMPT, elem_id="negative"
+                label=strings.NEGATIVE, lines=1, max_length=MAX_PROMPT, elem_id="negative", **_negative(spec)
             )
             self.steps = Slider(
                 1,
@@ -365,7 +366,8 @@ class Form:
 
     @property
     def with_model_outputs(self) -> list[Any]:
-        return [self.model, self.loras, *self._faster, self.length, self.steps, self.guidance, *self.shape]
+        own = [self.length, self.steps, self.guidance, self.negative]
+        return [self.model, self.loras, *self._faster, *own, *self.shape]
 
     def with_model(self, model: str, task: str, gap_first: float | None, gap_last: float | None) -> list[Any]:
         """Updates for `with_model_outputs`: another model, with its own defaults, and with the task if it does that."""
@@ -377,7 +379,7 @@ class Form:
         else:
             why, name = card.refusal(name), card.tasks[0]
             shaped = self.shape_of(name, card, (gap_first, gap_last), why)
-        own = [_length_of(card, spec.num_frames), spec.steps, spec.guidance_for(name)]
+        own = [_length_of(card, spec.num_frames), spec.steps, spec.guidance_for(name), gr.update(**_negative(spec))]
         # A LoRA is of one model.
         return [gr.update(value=model, info=_about(card)), loras_value(model), *faster_of(spec), *own, *shaped]
 
@@ -446,7 +448,7 @@ class Form:
             _length_of(choices.card, recipe.timeline.grid.num_frames),
             recipe.seed,
             False,
-            recipe.negative_prompt,
+            gr.update(value=recipe.negative_prompt, **_negative(choices.card.spec)),
             recipe.steps,
             recipe.guidance,
             recipe.color_match,
@@ -488,6 +490,12 @@ class Form:
 def _at_notes(found: Mapping[str, str]) -> dict[str, str]:
     """Sentences by the notes where they are said instead of by their controls."""
     return {("options" if control in OPTIONS else control): words for control, words in found.items()}
+
+
+def _negative(spec: BackboneSpec) -> dict[str, Any]:
+    """What the field of the negative prompt says, and whether the model takes one."""
+    why = no_negative(spec)
+    return {"info": why or strings.NEGATIVE_HELP, "interactive": not why}
 
 
 def _length_of(card: ModelCard, frames: int) -> dict[str, Any]:

@@ -273,3 +273,10 @@ class TestFaster:
         assert not low["interactive"] and "as a number" in high["info"]
         *_, second = faster_of(spec.model_copy(update={"boundary": 0.875}))
         assert second["visible"]
+
+    def test_a_model_without_negative_prompts_gets_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert choices_of("text-to-video", negative=" dark ").recipe().negative_prompt == "dark"
+        card = testing.card()
+        distilled = card.model_copy(update={"spec": card.spec.model_copy(update={"distilled": True})})
+        monkeypatch.setattr("pusa_app.ui.choices.card_of", lambda _: distilled)
+        assert choices_of("text-to-video", negative=" dark ").recipe().negative_prompt == ""
