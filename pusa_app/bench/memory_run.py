@@ -200,8 +200,8 @@ def _phases(request: Request, meter: Meter, outcome: Outcome) -> list[tuple[str,
         encode_alone(card, plan, prompts, request.device)
 
     def load() -> None:
-        have["backbone"] = backbone = load_backbone(card, request.device, plan=plan)
-        backbone.set_loras([])  # its own
+        have["backbone"] = load_backbone(card, request.device, plan=plan)
+        have["backbone"].set_loras([])  # its own
 
     def encode_text() -> None:
         have["texts"] = [have["backbone"].encode_text(prompt) for prompt in prompts]

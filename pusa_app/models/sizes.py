@@ -125,7 +125,7 @@ class Architecture:
         them for their average."""
         D, ff, t = self.width, self.ff, self.text
         if self.kind == "mochi":
-            modulation = 4 * D * (D + t)
+            modulation: float = 4 * D * (D + t)
             return 4 * D * D + 3 * D * ff + 4 * t * D + 3 * t * self.text_ff + modulation, modulation
         if self.kind == "hunyuan":  # three rows of scales and gates, or six for each of two streams
             modulation = (3 + 9 * doubles) * D * D
