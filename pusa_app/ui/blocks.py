@@ -24,7 +24,8 @@ from pusa_app.timeline import get_task
 from pusa_app.ui import api, strings
 from pusa_app.ui.choices import NAMES, Choices
 from pusa_app.ui.drawn import Drawn
-from pusa_app.ui.form import Form, new_seed
+from pusa_app.ui.fields import new_seed
+from pusa_app.ui.form import Form
 from pusa_app.ui.library import Library
 from pusa_app.ui.models import Models
 from pusa_app.ui.placing import continued, placed, with_clip, with_frame

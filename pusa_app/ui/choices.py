@@ -89,6 +89,37 @@ class Choices:
     guided_low: float | None = None
     guidance_2: float | None = None
 
+    @classmethod
+    def of(cls, recipe: Recipe) -> Choices:
+        """What the form holds once a recipe filled it."""
+        options, gap, files = recipe.options, recipe.options.gap, asked_of(recipe)
+        low, high = recipe.guidance_interval
+        return cls(
+            task=recipe.task,
+            prompt=recipe.prompt,
+            **{name: files.get(name) for name in ("image", "end", "clip", "clip_b")},
+            style=options.style,
+            direction=options.direction,
+            more=options.frames,
+            gap_first=None if gap is None else gap[0],
+            gap_last=None if gap is None else gap[1] - 1,
+            closing=options.closing,
+            result=options.result,
+            timeline=recipe.timeline,
+            frames=recipe.timeline.grid.num_frames,
+            seed=recipe.seed,
+            negative=recipe.negative_prompt,
+            steps=recipe.steps,
+            guidance=recipe.guidance,
+            color_match=recipe.color_match,
+            model=recipe.model,
+            loras=recipe.loras,
+            cache=recipe.cache,
+            guided_high=high,
+            guided_low=low,
+            guidance_2=recipe.guidance_2,
+        )
+
     @property
     def card(self) -> ModelCard:
         return card_of(self.model)

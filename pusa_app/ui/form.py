@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ from typing import Any
 import gradio as gr
 
 from pusa_app.errors import UserError
-from pusa_app.models import BackboneSpec, ModelCard
-from pusa_app.models.faster import no_negative
+from pusa_app.models import ModelCard
 from pusa_app.settings import Settings
 from pusa_app.studio import Studio, card_of, cards, default_card
 from pusa_app.timeline import TASKS, Options, Recipe, Timeline, get_task
@@ -21,16 +19,26 @@ from pusa_app.ui import strings
 from pusa_app.ui.choices import MAX_SEED, NAMES, Basis, Choices, asked_of, faults, missing, told
 from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.faster import Faster, faster_of
+from pusa_app.ui.fields import (
+    about,
+    help_of,
+    length_field,
+    length_info,
+    model_choices,
+    negative_field,
+    negative_words,
+    new_seed,
+    published,
+    tabs_value,
+)
 from pusa_app.ui.gallery import gallery_value, make_gallery
 from pusa_app.ui.loras import Loras, loras_value
 from pusa_app.ui.numbers import Number, Slider
-from pusa_app.ui.player import publish
 from pusa_app.ui.sweeps import SweepFields
 from pusa_app.ui.timeline_editor import TimelineEditor
 from pusa_app.ui.uploads import Field, make_note, no_note, note
 
 HERE = Path(__file__).parent
-MAX_SHOWN_SEED = 2**31 - 1  # a browser's numbers are exact to 2**53; a short seed is easier to read out
 MAX_PROMPT = 2000
 MAX_SEEDS = Settings.max_seeds
 UPLOADS = {"image": "image", "end": "image", "clip": "clip", "clip_b": "clip"}
@@ -58,11 +66,11 @@ class Form:
         self.task = gr.State(next(iter(TASKS)))
         empty = Basis.of(self.task.value, frames=self._first.spec.num_frames, model=self._first.id)
         self.followed = gr.State(empty)  # what the timeline in the editor follows from
-        self.tabs = Drawn(_tabs_value(self.task.value, self._first), script=HERE / "tasks.js", elem_id="tasks")
+        self.tabs = Drawn(tabs_value(self.task.value, self._first), script=HERE / "tasks.js", elem_id="tasks")
 
     def build(self) -> None:
         card = self._first
-        self.help = gr.HTML(_help_of(self.task.value), elem_id="task-help")
+        self.help = gr.HTML(help_of(self.task.value), elem_id="task-help")
         with gr.Row(elem_id="uploads"):
             self.fields = {name: Field(name, kind, "", visible=False) for name, kind in UPLOADS.items()}
         self._build_options()
@@ -119,7 +127,7 @@ class Form:
         self.model = gr.Dropdown(
             value=card.id,
             label=strings.MODEL,
-            info=_about(card),
+            info=about(card),
             filterable=False,
             elem_id="model",
             **model_choices(list(self._cards.values())),
@@ -150,7 +158,7 @@ class Form:
         spec = card.spec
         with gr.Accordion(strings.ADVANCED, open=False, elem_id="advanced"):
             self.negative = gr.Textbox(
-                label=strings.NEGATIVE, lines=1, max_length=MAX_PROMPT, elem_id="negative", **_negative(spec)
+                label=strings.NEGATIVE, lines=1, max_length=MAX_PROMPT, elem_id="negative", **negative_words(spec)
             )
             self.steps = Slider(
                 1,
@@ -210,8 +218,8 @@ class Form:
         has = {option: option in task.options for option in Options.model_fields}
         return [
             name,
-            _tabs_value(name, card, notice),
-            _help_of(name),
+            tabs_value(name, card, notice),
+            help_of(name),
             *groups,
             gr.update(visible=bool(task.options)),
             gr.update(visible=has["style"]),
@@ -374,14 +382,19 @@ class Form:
         card = card_of(model)
         spec, name = card.spec, get_task(task).name
         if name in card.tasks:
-            shape = {self.tabs: _tabs_value(name, card), self.gallery: gr.update(tasks=list(card.tasks))}
+            shape = {self.tabs: tabs_value(name, card), self.gallery: gr.update(tasks=list(card.tasks))}
             shaped = [shape.get(part, gr.skip()) for part in self.shape]
         else:
             why, name = card.refusal(name), card.tasks[0]
             shaped = self.shape_of(name, card, (gap_first, gap_last), why)
-        own = [_length_of(card, spec.num_frames), spec.steps, spec.guidance_for(name), gr.update(**_negative(spec))]
+        own = [
+            length_field(card, spec.num_frames),
+            spec.steps,
+            spec.guidance_for(name),
+            gr.update(**negative_field(spec)),
+        ]
         # A LoRA is of one model.
-        return [gr.update(value=model, info=_about(card)), loras_value(model), *faster_of(spec), *own, *shaped]
+        return [gr.update(value=model, info=about(card)), loras_value(model), *faster_of(spec), *own, *shaped]
 
     # --- recipes into the form ---------------------------------------------------------------------------------------
 
@@ -427,9 +440,9 @@ class Form:
 
         notice: what is told at the timeline besides.
         """
-        recipe, gone = _published(recipe)
+        recipe, gone = published(recipe)
         gone = " ".join(filter(None, (notice, gone)))
-        choices, given, options = self._choices_of(recipe), asked_of(recipe), recipe.options
+        choices, given, options = Choices.of(recipe), asked_of(recipe), recipe.options
         editor, *lines = self._say(choices, recipe.timeline, value=recipe.timeline, notice=gone)
         # What stood of what the form held before does not stand any longer.
         lines = [no_note() if line == gr.skip() else line for line in lines]
@@ -445,46 +458,18 @@ class Form:
             options.closing,
             options.result,
             editor,
-            _length_of(choices.card, recipe.timeline.grid.num_frames),
+            length_field(choices.card, recipe.timeline.grid.num_frames),
             recipe.seed,
             False,
-            gr.update(value=recipe.negative_prompt, **_negative(choices.card.spec)),
+            negative_field(choices.card.spec, value=recipe.negative_prompt),
             recipe.steps,
             recipe.guidance,
             recipe.color_match,
-            gr.update(value=recipe.model, info=_about(choices.card)),
+            gr.update(value=recipe.model, info=about(choices.card)),
             loras_value(recipe.model, recipe.loras),
             *faster_of(choices.card.spec, recipe),
             choices.basis,
         ]
-
-    def _choices_of(self, recipe: Recipe) -> Choices:
-        options, gap, files = recipe.options, recipe.options.gap, asked_of(recipe)
-        return Choices(
-            task=recipe.task,
-            prompt=recipe.prompt,
-            **{name: files.get(name) for name in UPLOADS},
-            style=options.style,
-            direction=options.direction,
-            more=options.frames,
-            gap_first=None if gap is None else gap[0],
-            gap_last=None if gap is None else gap[1] - 1,
-            closing=options.closing,
-            result=options.result,
-            timeline=recipe.timeline,
-            frames=recipe.timeline.grid.num_frames,
-            seed=recipe.seed,
-            negative=recipe.negative_prompt,
-            steps=recipe.steps,
-            guidance=recipe.guidance,
-            color_match=recipe.color_match,
-            model=recipe.model,
-            loras=recipe.loras,
-            cache=recipe.cache,
-            guided_high=recipe.guidance_interval[1],
-            guided_low=recipe.guidance_interval[0],
-            guidance_2=recipe.guidance_2,
-        )
 
 
 def _at_notes(found: Mapping[str, str]) -> dict[str, str]:
@@ -492,57 +477,4 @@ def _at_notes(found: Mapping[str, str]) -> dict[str, str]:
     return {("options" if control in OPTIONS else control): words for control, words in found.items()}
 
 
-def _negative(spec: BackboneSpec) -> dict[str, Any]:
-    """What the field of the negative prompt says, and whether the model takes one."""
-    why = no_negative(spec)
-    return {"info": why or strings.NEGATIVE_HELP, "interactive": not why}
-
-
-def _length_of(card: ModelCard, frames: int) -> dict[str, Any]:
-    """An update of the length for a model."""
-    lengths = card.spec.lengths()
-    reach = {"minimum": lengths[0], "maximum": lengths[-1], "step": card.spec.temporal_stride}
-    return gr.update(value=frames, info=length_info(card, frames), **reach)
-
-
-def length_info(card: ModelCard, frames: float | None) -> str:
-    grid = card.spec.grid(card.spec.nearest_length(int(frames or card.spec.num_frames)))
-    return f"{grid.num_frames} frames: {grid.seconds:.1f} seconds at {grid.fps:g} frames a second"
-
-
-def new_seed() -> int:
-    return random.randint(0, MAX_SHOWN_SEED)
-
-
-def _published(recipe: Recipe) -> tuple[Recipe, str]:
-    """The recipe with copies of its files in the cache, less the keyframes whose files are gone, and a word of that."""
-    keyframes = [k for k in recipe.timeline.keyframes if k.source.kind == "part" or Path(k.source.path).is_file()]
-    gone = len(recipe.timeline.keyframes) - len(keyframes)
-    kept: Timeline = recipe.timeline.having(*keyframes)
-    names: dict[str, str] = {}
-    copy: Callable[[str], str] = lambda path: names.setdefault(path, publish(Path(path)))  # noqa: E731 - two words
-    published = recipe.model_copy(update={"timeline": kept}).with_paths(copy)
-    return published, "" if not gone else f"{gone} keyframe(s) of this recipe are gone: their files are not there."
-
-
-def _tabs_value(task: str, card: ModelCard, notice: str = "") -> dict[str, Any]:
-    """The tasks as tabs; `why` of one that the model does not do. notice: what is said of the choice."""
-    tasks = [{"name": name, "title": one.title, "why": card.refusal(name)} for name, one in TASKS.items()]
-    return {"task": task, "tasks": tasks, "notice": notice, "model": card.id}
-
-
-def model_choices(cards: Sequence[ModelCard]) -> dict[str, Any]:
-    """What there is to choose among: with one model alone, nothing."""
-    return {"choices": [(card.title, card.id) for card in cards], "visible": len(cards) > 1}
-
-
-def _about(card: ModelCard) -> str:
-    """A line on a model, under its choice."""
-    return f"{card.summary} ({card.label}.)" if card.label else card.summary
-
-
-def _help_of(task: str) -> str:
-    return f"<p>{get_task(task).help}</p>"
-
-
-__all__ = ["UPLOADS", "Form", "length_info", "model_choices", "new_seed", "note"]
+__all__ = ["UPLOADS", "Form"]

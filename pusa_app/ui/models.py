@@ -25,7 +25,8 @@ from pusa_app.studio import Studio, cards, default_card
 from pusa_app.timeline import TASKS
 from pusa_app.ui import guide, strings
 from pusa_app.ui.drawn import DOM, DrawnWithEvents
-from pusa_app.ui.form import Form, model_choices
+from pusa_app.ui.fields import model_choices
+from pusa_app.ui.form import Form
 from pusa_app.ui.visitors import is_local, told_to_user
 
 HERE = Path(__file__).parent
