@@ -299,8 +299,8 @@ def _add_run_settings(make: argparse.ArgumentParser) -> None:
         action="append",
         type=argument(parse_lora),
         metavar="FILE=STRENGTH",
-        help="a LoRA on the model, by its file or its name, 1 by default; repeatable; FILE=1.4:high is for the expert "
-        "for high noise of a model with two",
+        help="a LoRA on the model, by its file or its name (of one of the hub OWNER/REPO:FILE), 1 by default; "
+        "repeatable; FILE=1.4:high is for the expert for high noise of a model with two",
     )
 
 

@@ -85,9 +85,11 @@ def find_loras(name: str) -> list[Path]:
         raise ModelError(f"The LoRA {hub.name[:300]} is not on this machine: get it on the page Models, or with {how}.")
     if not files:
         # Where the data folder is, is nothing for whoever visits a shared page.
-        place = "the folder loras of the data folder"
         shown = " ".join(name[:200].split())
-        raise ModelError(f"There is no LoRA {shown}: give the path of its file, or put it into {place}.")
+        raise ModelError(
+            f"There is no LoRA {shown}: give the path of its file, put it into the folder loras of the data folder, or get "
+            "one of the hub on the page Models."
+        )
     for file in files:
         if file.suffix.lower() in PICKLES:
             raise ModelError(
