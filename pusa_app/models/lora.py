@@ -87,8 +87,8 @@ def find_loras(name: str) -> list[Path]:
         # Where the data folder is, is nothing for whoever visits a shared page.
         shown = " ".join(name[:200].split())
         raise ModelError(
-            f"There is no LoRA {shown}: give the path of its file, put it into the folder loras of the data folder, or get "
-            "one of the hub on the page Models."
+            f"There is no LoRA {shown}: give the path of its file, put it into the folder loras of the data folder, or "
+            "get one of the hub on the page Models."
         )
     for file in files:
         if file.suffix.lower() in PICKLES:
