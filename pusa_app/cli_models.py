@@ -126,8 +126,8 @@ def _download(options: argparse.Namespace) -> int:
     entry = entries(home.data_dir, strict=True).get(options.id)
     if entry is None and not looks_like(options.id):
         raise ModelError(
-            f"There is no model {options.id[:100]!r}: `models list` shows the ones that there are; a LoRA of the hub is "
-            "OWNER/REPO."
+            f"There is no model {options.id[:100]!r}: `models list` shows the ones that there are; a LoRA of the hub "
+            "is OWNER/REPO."
         )
     token = _token(options.token)
     entry = entry or ask(home, options.id, token)
