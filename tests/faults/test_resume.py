@@ -22,10 +22,11 @@ from pusa_app.events import Cancelled, Done, Event, Failed, Progress
 from pusa_app.models import get_card, list_cards
 from pusa_app.studio import given_clip, new_recipe
 from pusa_app.timeline import Options, Recipe, Sweep, get_task, new_sweep
-
-pytestmark = pytest.mark.slow
+from tests.faults.forked import begin
 
 PATIENCE = 180.0
+# What a worker imports, once for all workers of these tests: each is forked from one process that does nothing else.
+PRELOADED = ["pytest", "torch", "tests.faults.forked", "pusa_app.backbones.fake", "pusa_app.render", "pusa_app.sweep"]
 MINI = pytest.mark.skipif(not any(c.id == "mini" for c in list_cards()), reason="the weights of mini are not here")
 
 
@@ -40,10 +41,11 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 class Process:
     """A worker process and the other end of its pipe."""
 
-    def __init__(self, log: Path, *more: Any) -> None:
-        context = multiprocessing.get_context("spawn")
+    def __init__(self, log: Path) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
         self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=worker.main, args=(theirs, str(log), *more), daemon=True)
+        self._process = context.Process(target=begin, args=(dict(os.environ), theirs, str(log)), daemon=True)
         self._process.start()
         theirs.close()
         assert self._process.pid is not None
@@ -80,8 +82,8 @@ class Bench:
         self.log = folder / "worker.log"
         self._open: list[Process] = []
 
-    def start(self, *more: Any) -> Process:
-        self._open.append(Process(self.log, *more))
+    def start(self) -> Process:
+        self._open.append(Process(self.log))
         return self._open[-1]
 
     def run(self, work: Recipe | Sweep, process: Process | None = None, **options: Any) -> Process:
@@ -140,19 +142,19 @@ def wait_for_state(bench: Bench, work: Recipe | Sweep, steps: int = 1) -> None:
     deadline = time.monotonic() + PATIENCE
     while resumable_step(bench.state, work) < steps:
         assert time.monotonic() < deadline, "no checkpoint was written"
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
 def test_kill_9_in_the_midst_and_the_next_worker_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    work = recipe(bench.folder)
+    work = recipe(bench.folder, steps=24)
     whole = bench.untouched(work)
-    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.6")
+    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.15")
     process = bench.run(work)
     wait_for_state(bench, work, 2)
     os.kill(process.pid, signal.SIGKILL)
     assert process.code() == -signal.SIGKILL
     kept = resumable_step(bench.state, work)
-    assert 2 <= kept < steps_of(work) == 8 and not bench.out.exists()
+    assert 2 <= kept < steps_of(work) == 24 and not bench.out.exists()
     monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0")
     events = bench.run(work).end()
     assert isinstance(events[-1], Done) and bench.out.read_bytes() == whole
@@ -160,15 +162,14 @@ def test_kill_9_in_the_midst_and_the_next_worker_goes_on(bench: Bench, monkeypat
     assert files(bench.state) == []
 
 
-@pytest.mark.slow
 def test_killed_in_the_midst_of_writing_a_checkpoint_there_is_an_old_one_or_none(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed wherever it is, a few times over: a state is whole or not there, and the end is the same."""
-    work = recipe(bench.folder, steps=40)
+    work = recipe(bench.folder, steps=60)
     whole = bench.untouched(work)
-    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.1")
-    for moment in (1.0, 1.003, 1.006):
+    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.01")
+    for moment in (0.03 + 0.003 * n for n in range(8)):
         process = bench.run(work)
         process.until(sampled(1))
         time.sleep(moment)
@@ -183,7 +184,6 @@ def test_killed_in_the_midst_of_writing_a_checkpoint_there_is_an_old_one_or_none
 def test_crashes_of_the_model(bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     work = recipe(bench.folder)
     whole = bench.untouched(work)
-    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.3")
     monkeypatch.setenv("PUSA_TEST_FAKE_FAIL", fault)
     process = bench.run(work)
     with pytest.raises(EOFError):
@@ -224,9 +224,9 @@ def test_a_sweep_whose_memory_runs_out_goes_on_with_the_smaller_plan(
 
 
 def test_a_cancel_leaves_a_state_and_the_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    work = recipe(bench.folder)
+    work = recipe(bench.folder, steps=24)
     whole = bench.untouched(work)
-    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.2")
+    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.05")
     process = bench.run(work)
     process.until(sampled(2))
     process.pipe.send(("cancel", "job"))
@@ -238,16 +238,17 @@ def test_a_cancel_leaves_a_state_and_the_worker(bench: Bench, monkeypatch: pytes
     assert bench.out.read_bytes() == whole
 
 
-@pytest.mark.slow
 def test_a_killed_sweep_keeps_its_finished_cells(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    work = new_sweep(recipe(bench.folder, steps=4), {"kind": "seed", "values": [1, 2, 3]})
+    work = new_sweep(recipe(bench.folder, steps=12), {"kind": "seed", "values": [1, 2, 3]})
     whole = bench.untouched(work)
-    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.5")
+    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.08")
     process = bench.run(work)
     process.until(lambda event: isinstance(event, Progress) and event.part == 1 and event.phase == "sampling")
-    wait_for_state(bench, work, 5)
+    wait_for_state(bench, work, 13)
     os.kill(process.pid, signal.SIGKILL)
     process.code()
+    assert 13 <= resumable_step(bench.state, work) < steps_of(work) == 36
+    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0")
     first = bench.out.parent / "a-cells" / "1-1.mp4"
     before = first.stat().st_mtime_ns
     assert isinstance(bench.run(work).end()[-1], Done) and bench.out.read_bytes() == whole
@@ -263,14 +264,15 @@ def test_a_killed_chain_goes_on_in_its_second_part(bench: Bench, monkeypatch: py
     blank = testing.card().spec.timeline(37)
     timeline = get_task("extend").timeline(blank, {"clip": given_clip(path, 12)}, options)
     work = recipe(bench.folder, keyframes=[]).model_copy(
-        update={"task": "extend", "timeline": timeline, "options": options, "color_match": True, "steps": 4}
+        update={"task": "extend", "timeline": timeline, "options": options, "color_match": True, "steps": 12}
     )
     whole = bench.untouched(work)
-    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.5")
+    monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.08")
     process = bench.run(work)
-    wait_for_state(bench, work, 5)
+    wait_for_state(bench, work, 13)
     os.kill(process.pid, signal.SIGKILL)
     process.code()
+    assert 13 <= resumable_step(bench.state, work) < steps_of(work)
     monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0")
     assert isinstance(bench.run(work).end()[-1], Done) and bench.out.read_bytes() == whole
 
