@@ -20,7 +20,7 @@ from pusa_app.jobs import Job
 from pusa_app.studio import Studio
 from tests.faults.staging import PATIENCE, end_of, recipe, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fake")]
+pytestmark = pytest.mark.usefixtures("forked")
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +41,7 @@ def test_a_worker_that_may_write_no_more_fails_its_job_in_one_line_and_lives_on(
     import resource
 
     monkeypatch.setenv("PUSA_TEST_FAKE_DELAY", "0.05")
-    job = studio.submit(recipe(60), "me")
+    job = studio.submit(recipe(30), "me")
     wait_for(lambda: step_of(studio, job) >= 1)
     worker = studio.worker_pid
     assert worker is not None

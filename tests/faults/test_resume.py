@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import shutil
 import signal
@@ -22,11 +21,9 @@ from pusa_app.events import Cancelled, Done, Event, Failed, Progress
 from pusa_app.models import get_card, list_cards
 from pusa_app.studio import given_clip, new_recipe
 from pusa_app.timeline import Options, Recipe, Sweep, get_task, new_sweep
-from tests.faults.forked import begin
+from tests.faults.forked import Forked
 
 PATIENCE = 180.0
-# What a worker imports, once for all workers of these tests: each is forked from one process that does nothing else.
-PRELOADED = ["pytest", "torch", "tests.faults.forked", "pusa_app.backbones.fake", "pusa_app.render", "pusa_app.sweep"]
 MINI = pytest.mark.skipif(not any(c.id == "mini" for c in list_cards()), reason="the weights of mini are not here")
 
 
@@ -42,10 +39,9 @@ class Process:
     """A worker process and the other end of its pipe."""
 
     def __init__(self, log: Path) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
+        context = Forked()
         self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=begin, args=(dict(os.environ), theirs, str(log)), daemon=True)
+        self._process = context.Process(target=worker.main, args=(theirs, str(log)), daemon=True)
         self._process.start()
         theirs.close()
         assert self._process.pid is not None
