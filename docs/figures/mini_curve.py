@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCES = [HERE.parents[1] / "assets" / "mini" / name for name in ("transformer.csv", "refined.csv")]
+SOURCES = [HERE.parents[1] / "assets" / "mini" / name for name in ("transformer.csv", "refined.csv", "polished.csv")]
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 300, 50, 40, 20
 LINES = {
     "loss": ("training", "#9aa5b1"),
