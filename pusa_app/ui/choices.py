@@ -297,9 +297,13 @@ def _number_faults(choices: Choices) -> dict[str, str]:
 
 
 def _refusal(choices: Choices, timeline: Timeline) -> UserError | None:
-    """What is to be said against a timeline before it is sent."""
+    """What is to be said against a timeline before it is sent.
+
+    LoRAs by a path are looked for once it is known who asks: a stranger must not learn which files are here.
+    """
     try:
-        check_recipe(choices.recipe(timeline))
+        recipe = choices.recipe(timeline)
+        check_recipe(recipe.model_copy(update={"loras": tuple(lora for lora in recipe.loras if lora.named)}))
     except UserError as error:
         return error
     return None

@@ -13,7 +13,7 @@ from PIL import Image
 from pusa_app import media, testing
 from pusa_app.errors import RecipeError
 from pusa_app.presets import find_preset
-from pusa_app.timeline import TASKS, ImageSource, Keyframe
+from pusa_app.timeline import TASKS, ImageSource, Keyframe, LoraChoice
 from pusa_app.ui import strings
 from pusa_app.ui.choices import NAMES, Choices, asked_of, faults, missing, told
 from pusa_app.ui.numbers import Number, Slider
@@ -236,6 +236,14 @@ def test_numbers_refuse_no_event() -> None:
     slider = Slider(7, 61, 37, step=6)
     assert [slider.preprocess(value) for value in (1, 1000, 13, None)] == [7, 61, 13, None]
     assert (field.get_block_name(), slider.get_block_name()) == ("number", "slider")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/etc/nope", "/etc"])
+def test_what_is_wrong_tells_nothing_of_files_here(path: str) -> None:
+    choices = choices_of("text-to-video", model="mini", loras=(LoraChoice(path=path),))
+    assert faults(choices, choices.blank()) == missing(choices) == {}
+    unknown = replace(choices, loras=(LoraChoice(path="nobody-has-this"),))
+    assert faults(unknown, unknown.blank()), "of names it is told"
 
 
 class TestFaster:
