@@ -271,7 +271,6 @@ class _Create:
                 rest = (gr.skip() for _ in [*self.news, self.added, *self.edit_view])
                 return [gr.skip(), look, *notes, *(gr.skip() for _ in self.view[:-1]), editor, *rest]
             jobs = submit(choices)
-        notes = [gr.skip()] * (len(self.form.said) - 1)
         # Whoever watches a run goes on watching it; what he asked for besides is told beside the button.
         seen = self._studio.job(job_id, owner)
         shown = seen if seen is not None and seen.state == "running" else jobs[0]
@@ -279,7 +278,7 @@ class _Create:
         return [
             choices.seed,
             {},
-            *notes,
+            *self.form.content(),
             *self._show(shown, owner),
             *self._news(owner, added=added),
             added,

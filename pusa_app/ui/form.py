@@ -251,6 +251,8 @@ class Form:
         for field in self.fields.values():
             field.file.upload(field.look, field.file, [field.file, field.note], **QUIET).then(**ask)
             field.file.clear(no_note, None, field.note, **QUIET).then(**ask)
+        files = [field.note for field in self.fields.values()]
+        self.timeline.input(lambda: [no_note() for _ in files], None, files, **QUIET)
         self._loras.wire(self.model, self.steps, self.guidance)
         self.model.input(self.with_model, self.with_model_inputs, self.with_model_outputs, **QUIET).then(**ask)
         options = [self.style, self.direction, self.gap_first, self.gap_last, self.more, self.closing, self.result]
@@ -348,14 +350,16 @@ class Form:
             found = {} if set(waits) - {"prompt", "seed"} else faults(choices, timeline)
             if not timeline.keyframes:
                 found = {control: words for control, words in found.items() if control != "timeline"}
-        words, required = _at_notes(found), {ask.name for ask in get_task(choices.task).asks if ask.missing}
-        lines = []
+        words, lines = _at_notes(found), []
         for name in self._notes:
-            # So does what was said of a file that was not taken, until there is another one.
-            refused = name in self.fields and name not in required and getattr(choices, name) is None
-            stands = refused or name in waits
+            # So does what was said of a file that was not taken, until there is another one or an edit.
+            stands = name in waits or (name in self.fields and getattr(choices, name) is None)
             lines.append(note(words[name]) if name in words else gr.skip() if stands else no_note())
         return [gr.update(**editor, **told(choices, timeline, words.get("timeline"))), *lines]
+
+    def content(self) -> list[Any]:
+        """Updates for `said` without the editor when nothing is wrong."""
+        return [no_note() for _ in self._notes]
 
     def refuse(self, choices: Choices) -> list[Any] | None:
         """Updates for [look, *said] when the form cannot be run as it is; None when it can."""
@@ -387,12 +391,7 @@ class Form:
         else:
             why, name = card.refusal(name), card.tasks[0]
             shaped = self.shape_of(name, card, (gap_first, gap_last), why)
-        own = [
-            length_field(card, spec.num_frames),
-            spec.steps,
-            spec.guidance_for(name),
-            gr.update(**negative_field(spec)),
-        ]
+        own = [length_field(card, spec.num_frames), spec.steps, spec.guidance_for(name), negative_field(spec)]
         # A LoRA is of one model.
         return [gr.update(value=model, info=about(card)), loras_value(model), *faster_of(spec), *own, *shaped]
 
@@ -446,7 +445,6 @@ class Form:
         editor, *lines = self._say(choices, recipe.timeline, value=recipe.timeline, notice=gone)
         # What stood of what the form held before does not stand any longer.
         lines = [no_note() if line == gr.skip() else line for line in lines]
-        gap = (None, None) if options.gap is None else (options.gap[0], options.gap[1] - 1)
         return [
             *(given.get(name) for name in self.fields),
             *lines,
@@ -454,7 +452,8 @@ class Form:
             options.style,
             options.direction,
             options.frames,
-            *gap,
+            choices.gap_first,
+            choices.gap_last,
             options.closing,
             options.result,
             editor,

@@ -91,8 +91,9 @@ function ask() {
 }
 
 let waiting = false;
-document.addEventListener('pusa-told', () => {
+document.addEventListener('pusa-told', event => {
   waiting = false;
+  if (event.detail.lost) asked = true;
   if (asked) hurry();
 });
 

@@ -5,6 +5,7 @@
 let at = '';
 watch('value', () => {
   const told = props.value || {};
-  if (told.base && told.base !== at) { at = ''; props.value = {}; } else at = told.at || '';
-  document.dispatchEvent(new Event('pusa-told'));  // to the clock
+  const lost = told.base && told.base !== at;
+  if (lost) { at = ''; props.value = {}; } else at = told.at || '';
+  document.dispatchEvent(new CustomEvent('pusa-told', { detail: { lost } }));  // to the clock
 });
