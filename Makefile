@@ -26,7 +26,7 @@ app: $(VENV)/installed
 	$(RUN) app.py $(ARGS)
 
 # Two tests at a time, each with one thread: many tests wait, and torch's threads would only fight for cores.
-# The slow ones, about thirty that take ten seconds and more each, are in test-all.
+# The slow ones, about forty that take five seconds to a minute each, are in test-all.
 test: $(VENV)/installed-dev
 	GRADIO_ANALYTICS_ENABLED=False HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -m "not slow and not browser" $(ARGS)
 	GRADIO_ANALYTICS_ENABLED=False HF_HUB_OFFLINE=1 $(RUN) -m pytest -m "browser and not slow" $(ARGS)
