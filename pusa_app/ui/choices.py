@@ -30,6 +30,7 @@ from pusa_app.timeline import (
     remap,
 )
 from pusa_app.ui import strings
+from pusa_app.ui.exact import schedule_choice, schedule_fields, size_of
 
 LEAST_SLOTS = 3  # where something is made between two ends
 MAX_SEED = 2**53 - 1  # a browser's numbers are exact to here
@@ -44,13 +45,20 @@ class Basis(NamedTuple):
     sources: tuple[Any, ...]
     frames: float | None
     model: str
+    size: tuple[int, int]
 
     @classmethod
     def of(
-        cls, task: str, files: tuple[str | None, ...] = (None,) * 4, *places: Any, frames: float | None, model: str
+        cls,
+        task: str,
+        files: tuple[str | None, ...] = (None,) * 4,
+        *places: Any,
+        frames: float | None,
+        model: str,
+        size: tuple[int, int],
     ) -> Basis:
         # A file in the cache is known by its name and the folder, which is named after its content.
-        return cls((task, *(path and Path(path).parts[-2:] for path in files), *places), frames, model)
+        return cls((task, *(path and Path(path).parts[-2:] for path in files), *places), frames, model, size)
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class Choices:
 
     image, end, clip, clip_b: paths of uploads. gap_first and gap_last: the frames of a gap, both in it. more: frames
     that a task adds or makes, None for one run. timeline: what the editor holds. guided_high, guided_low: sigmas
-    between which there is guidance.
+    between which there is guidance. schedule: its kind, "" for the model's own. size: such as "640x384".
     """
 
     task: str
@@ -88,12 +96,16 @@ class Choices:
     guided_high: float | None = None
     guided_low: float | None = None
     guidance_2: float | None = None
+    schedule: str | None = ""
+    schedule_value: float | None = None
+    size: str | None = None
 
     @classmethod
     def of(cls, recipe: Recipe) -> Choices:
         """What the form holds once a recipe filled it."""
         options, gap, files = recipe.options, recipe.options.gap, asked_of(recipe)
         low, high = recipe.guidance_interval
+        kind, value = schedule_choice(recipe.schedule)
         return cls(
             task=recipe.task,
             prompt=recipe.prompt,
@@ -118,6 +130,9 @@ class Choices:
             guided_high=high,
             guided_low=low,
             guidance_2=recipe.guidance_2,
+            schedule=kind,
+            schedule_value=value,
+            size=f"{recipe.timeline.width}x{recipe.timeline.height}",
         )
 
     @property
@@ -129,12 +144,19 @@ class Choices:
         files, options = (self.image, self.end, self.clip, self.clip_b), get_task(self.task).options
         places = {"style": self.style, "direction": self.direction, "gap": self._gap()}
         used = (value for option, value in places.items() if option in options)
-        return Basis.of(self.task, files, *used, frames=self.frames, model=self.model)
+        return Basis.of(self.task, files, *used, frames=self.frames, model=self.model, size=self.pixels)
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """(width, height); the model's own where what was typed is no size."""
+        spec = self.card.spec
+        return size_of(self.size, spec) or (spec.width, spec.height)
 
     def blank(self) -> Timeline:
         """A timeline of the wanted length without keyframes."""
-        spec = self.card.spec
-        return spec.timeline(spec.nearest_length(int(self.frames or spec.num_frames)))
+        spec, (width, height) = self.card.spec, self.pixels
+        timeline = spec.timeline(spec.nearest_length(int(self.frames or spec.num_frames)))
+        return timeline.model_copy(update={"width": width, "height": height})
 
     def options(self) -> Options:
         """The choices that the task has; raises RecipeError when one of them cannot be."""
@@ -188,8 +210,8 @@ class Choices:
         plain = self.recipe()
         given = {**given_of(plain), **self.uploads(preset.roles)}
         if preset.settings.length:
-            spec = self.card.spec
-            plain = plain.model_copy(update={"timeline": spec.timeline(preset.settings.num_frames(spec))})
+            blank = replace(self, frames=preset.settings.num_frames(self.card.spec)).blank()
+            plain = plain.model_copy(update={"timeline": blank})
         return preset.applied(plain, self.card, given, self._gap())
 
     def recipe(self, timeline: Timeline | None = None) -> Recipe:
@@ -205,6 +227,8 @@ class Choices:
             negative_prompt="" if no_negative(self.card.spec) else (self.negative or "").strip(),
             keyframes=timeline.keyframes,
             num_frames=timeline.grid.num_frames,
+            size=(timeline.width, timeline.height),
+            schedule=schedule_fields(self.schedule, self.schedule_value),
             steps=None if self.steps is None else int(self.steps),
             guidance=self.guidance,
             seed=int(self.seed or 0),
@@ -259,6 +283,8 @@ def missing(choices: Choices) -> dict[str, str]:
         found["prompt"] = strings.PROMPT_MISSING
     if not 0 <= (choices.seed or 0) <= MAX_SEED:
         found["seed"] = strings.SEED_WRONG
+    if size_of(choices.size, choices.card.spec) is None:
+        found["size"] = strings.SIZE_WRONG
     if _refusal(choices, choices.current()[0]) is None:
         return found
     for ask in task.asks:
@@ -276,6 +302,8 @@ def faults(choices: Choices, timeline: Timeline) -> dict[str, str]:
     error = None if numbers else _refusal(choices, timeline)
     if error is None:
         return numbers
+    if _is_the_size(choices, timeline):
+        return {"size": str(error)}
     if not any(timeline.noise_multipliers()):
         return {"timeline": str(error)}
     # What the task says of the files is nearer to the cause than what it then misses on the timeline.
@@ -283,6 +311,13 @@ def faults(choices: Choices, timeline: Timeline) -> dict[str, str]:
     if told_there is not None:
         return {control: str(told_there)}
     return {_option_to_blame(choices, lambda other: _refusal(other, timeline)) or "timeline": str(error)}
+
+
+def _is_the_size(choices: Choices, timeline: Timeline) -> bool:
+    """Whether with the model's own size nothing would be wrong."""
+    spec = choices.card.spec
+    own = timeline.model_copy(update={"width": spec.width, "height": spec.height})
+    return own != timeline and _refusal(choices, own) is None
 
 
 def _number_faults(choices: Choices) -> dict[str, str]:

@@ -18,6 +18,7 @@ from pusa_app.timeline import TASKS, Options, Recipe, Timeline, get_task
 from pusa_app.ui import strings
 from pusa_app.ui.choices import MAX_SEED, NAMES, Basis, Choices, asked_of, faults, missing, told
 from pusa_app.ui.drawn import Drawn
+from pusa_app.ui.exact import Exact, exact_of, make_size, size_field
 from pusa_app.ui.faster import Faster, faster_of
 from pusa_app.ui.fields import (
     about,
@@ -64,7 +65,8 @@ class Form:
 
     def build_tabs(self) -> None:
         self.task = gr.State(next(iter(TASKS)))
-        empty = Basis.of(self.task.value, frames=self._first.spec.num_frames, model=self._first.id)
+        size = self._first.spec.width, self._first.spec.height
+        empty = Basis.of(self.task.value, frames=self._first.spec.num_frames, model=self._first.id, size=size)
         self.followed = gr.State(empty)  # what the timeline in the editor follows from
         self.tabs = Drawn(tabs_value(self.task.value, self._first), script=HERE / "tasks.js", elem_id="tasks")
 
@@ -136,6 +138,8 @@ class Form:
     def _build_length(self, card: ModelCard) -> None:
         spec = card.spec
         with gr.Group():
+            self.size = make_size(spec)
+            self.size_note = make_note("size")
             self.length = Slider(
                 spec.lengths()[0],
                 spec.lengths()[-1],
@@ -172,6 +176,8 @@ class Form:
             self.guidance = Slider(
                 1, 15, spec.guidance, step=0.1, label=strings.GUIDANCE, info=strings.GUIDANCE_HELP, elem_id="guidance"
             )
+            exact = Exact()
+            self.schedule, self.schedule_value = self._exact = exact.fields
             faster = Faster(spec)
             self.cache, self.guided_high, self.guided_low, self.guidance_2 = self._faster = faster.fields
             self.color_match = gr.Checkbox(
@@ -256,9 +262,10 @@ class Form:
         self._loras.wire(self.model, self.steps, self.guidance)
         self.model.input(self.with_model, self.with_model_inputs, self.with_model_outputs, **QUIET).then(**ask)
         options = [self.style, self.direction, self.gap_first, self.gap_last, self.more, self.closing, self.result]
+        # An option that a recipe fills in is no news: it brings its own timeline.
+        typed = [part.input for part in (self.size, self.timeline, *options)]
         gr.on(
-            # An option that a recipe fills in is no news: it brings its own timeline.
-            [asked.change, self.length.change, self.timeline.input, *(option.input for option in options)],
+            [asked.change, self.length.change, *typed],
             self._follow,
             [self.followed, *self.inputs],
             [self.followed, self.length, *self.said],
@@ -335,7 +342,7 @@ class Form:
     def _notes(self) -> dict[str, gr.HTML]:
         files = {name: field.note for name, field in self.fields.items()}
         rest = {"options": self.options_note, "frames": self.length_note, "seed": self.seed_note}
-        return {**files, "prompt": self.prompt_note, **rest}
+        return {**files, "prompt": self.prompt_note, **rest, "size": self.size_note}
 
     def _say(
         self, choices: Choices, timeline: Timeline, found: Mapping[str, str] | None = None, **editor: Any
@@ -347,7 +354,7 @@ class Form:
         """
         waits = _at_notes(missing(choices))
         if found is None:
-            found = {} if set(waits) - {"prompt", "seed"} else faults(choices, timeline)
+            found = {} if set(waits) - {"prompt", "seed", "size"} else faults(choices, timeline)
             if not timeline.keyframes:
                 found = {control: words for control, words in found.items() if control != "timeline"}
         words, lines = _at_notes(found), []
@@ -378,7 +385,7 @@ class Form:
 
     @property
     def with_model_outputs(self) -> list[Any]:
-        own = [self.length, self.steps, self.guidance, self.negative]
+        own = [self.size, *self._exact, self.length, self.steps, self.guidance, self.negative]
         return [self.model, self.loras, *self._faster, *own, *self.shape]
 
     def with_model(self, model: str, task: str, gap_first: float | None, gap_last: float | None) -> list[Any]:
@@ -391,7 +398,8 @@ class Form:
         else:
             why, name = card.refusal(name), card.tasks[0]
             shaped = self.shape_of(name, card, (gap_first, gap_last), why)
-        own = [length_field(card, spec.num_frames), spec.steps, spec.guidance_for(name), negative_field(spec)]
+        numbers = [length_field(card, spec.num_frames), spec.steps, spec.guidance_for(name)]
+        own = [size_field(spec), *exact_of(), *numbers, negative_field(spec)]
         # A LoRA is of one model.
         return [gr.update(value=model, info=about(card)), loras_value(model), *faster_of(spec), *own, *shaped]
 
@@ -422,6 +430,8 @@ class Form:
             self.model,
             self.loras,
             *self._faster,
+            self.size,
+            *self._exact,
             self.followed,
         ]
 
@@ -467,6 +477,8 @@ class Form:
             gr.update(value=recipe.model, info=about(choices.card)),
             loras_value(recipe.model, recipe.loras),
             *faster_of(choices.card.spec, recipe),
+            size_field(choices.card.spec, recipe),
+            *exact_of(recipe),
             choices.basis,
         ]
 

@@ -23,7 +23,10 @@ def continued(recipe: Recipe, task: str, video: Path, card: ModelCard) -> Recipe
     spec, name = card.spec, get_task(task).name
     if why := card.refusal(name):
         raise RecipeError(why)
-    blank = spec.timeline(spec.num_frames)
+    blank, same = spec.timeline(spec.num_frames), recipe.model == card.id
+    if same:
+        size = {"width": recipe.timeline.width, "height": recipe.timeline.height}
+        blank = blank.model_copy(update=size)
     timeline = get_task(task).timeline(blank, {"clip": given_clip(video, spec.fps)}, Options(), spec.noise)
     new = new_recipe(
         card,
@@ -33,10 +36,12 @@ def continued(recipe: Recipe, task: str, video: Path, card: ModelCard) -> Recipe
         keyframes=timeline.keyframes,
         steps=recipe.steps,
         guidance=guidance_in(name, recipe, spec),
+        size=(blank.width, blank.height),
         seed=recipe.seed,
     )
-    same = {name: getattr(recipe, name) for name in LATER_FIELDS}
-    return new.model_copy(update=same) if recipe.model == card.id else new
+    # What only this model knows how to take.
+    own = {name: getattr(recipe, name) for name in ("schedule", *LATER_FIELDS)}
+    return new.model_copy(update=own) if same else new
 
 
 def with_frame(timeline: Timeline, slot: int, video: Path, seconds: float) -> Timeline:
