@@ -42,6 +42,7 @@ class Fit:
         self.dtype = DTYPES[plan.dtype]
         self._turns: Turns | None = None
         self._takes_turns: tuple[torch.nn.Module, ...] = ()
+        self._guest: torch.nn.Module | None = None  # a text encoder that is on the device for its turn only
         self._offloaded: list[torch.nn.Module] = []
         self._folders: list[Path] = []
         self.is_compiled = False
@@ -159,6 +160,7 @@ class Fit:
             turns.append(vae)
         if text_encoder is not None and plan.text == "turns":
             turns.append(text_encoder)
+            self._guest = text_encoder
         if not blocks and not fixed and (plan.offload == "model" or len(experts) > 1):
             turns += experts
         if self.device.type == "cpu":
@@ -175,8 +177,11 @@ class Fit:
             assert self._turns is not None
             self._turns.take(part)
             return
+        # With no offload nobody else may ask for the place of the text encoder: experts stay, it goes.
         if self.plan.offload != "none":
             self._alone()
+        elif self._turns is not None and self._guest is not None and self._turns.has(self._guest):
+            self._turns.leave()
         if any(part is other for other in self._offloaded) and not _is_offloaded(part):
             self._offload(part)
 

@@ -24,6 +24,10 @@ class Turns:
         self._modules, self._device = modules, device
         self._there: torch.nn.Module | None = None
 
+    def has(self, module: torch.nn.Module) -> bool:
+        """Whether a module is the one on the device."""
+        return module is self._there
+
     def take(self, module: torch.nn.Module) -> None:
         """Bring a module to the device, once the others have left it."""
         if module is self._there:

@@ -551,8 +551,8 @@ def _memory(work: Work, choice: Mapping[str, Any]) -> tuple[dict[str, float], fl
     width = 4 if choice["dtype"] == "fp32" else 2
     quantization, offload, text = choice["quantization"], choice["offload"], choice["text"]
     one = model.weights(quantization, width)
-    pinned_to_gpu = quantization in ("nf4", "int8-bnb") and model.experts > 1  # they do not take turns
-    both = one * (model.experts if pinned_to_gpu and offload == "none" else 1)
+    pinned_to_gpu = quantization in ("nf4", "int8-bnb")  # bitsandbytes' weights take no turns
+    both = one * (model.experts if pinned_to_gpu else 1)
     encoder = model.encoder.bytes(choice["text_quantization"], width)
     vae_bytes = vae.params * (4 if choice["dtype"] == "fp32" else vae.dtype_bytes)
     scale = 2.0 if choice["dtype"] == "fp32" and vae.dtype_bytes == 2 else 1.0
@@ -572,12 +572,17 @@ def _memory(work: Work, choice: Mapping[str, Any]) -> tuple[dict[str, float], fl
     decode = scale * vae.decode_bytes(_tile(work, choice["decode_tile"]), work.num_frames, choice["decode_slots"])
     encode = scale * vae.encode_bytes(_tile(work, choice["encode_tile"]), work.clip_frames)
 
-    # 2. What is there besides: with no offload everything that stays, else nothing.
-    stays = {"text": 0.0, "transformer": 0.0, "vae": 0.0}
+    # 2. What is there besides: with no offload everything that stays, else what never leaves (see Fit.place).
+    swaps = offload == "none" and model.experts > 1 and not pinned_to_gpu  # one of two waits in the machine's memory
+    stays = {"text": encoder if text == "resident" else 0.0, "transformer": 0.0, "vae": 0.0}
     if offload == "none":
-        stays = {"text": encoder if text == "resident" else 0.0, "transformer": both, "vae": vae_bytes}
+        stays |= {"transformer": both, "vae": vae_bytes}
+    elif pinned_to_gpu:
+        stays["transformer"] = both
+    # A text encoder that takes turns with two experts has their place; it comes beside one that never moves.
+    beside = stays["vae"] if swaps and text == "turns" else sum(stays.values())
     phases = {
-        "text": (0 if text == "resident" and offload == "none" else text_there) + sum(stays.values()),
+        "text": (text_active if text == "resident" else text_there) + beside,
         "encoding": encode + vae_bytes + stays["text"] + stays["transformer"],
         "denoising": transformer + active + stays["text"] + stays["vae"],
         "decoding": decode + vae_bytes + stays["text"] + stays["transformer"],
@@ -590,8 +595,8 @@ def _memory(work: Work, choice: Mapping[str, Any]) -> tuple[dict[str, float], fl
         work_bytes = max(active, peak, 0 if text == "resident" else encoder)
         return phases, PROCESS + held + work_bytes
     waiting = {
-        "none": (model.experts - 1) * (0 if pinned_to_gpu else one),
-        "model": model.experts * one + vae_bytes,
+        "none": model.experts * one if swaps else 0,  # all of them, where one has gone and the next is to come
+        "model": (0 if pinned_to_gpu else model.experts * one) + vae_bytes,
         "group": model.experts * one + vae_bytes,
         "disk": 4 * model.block_bytes(quantization, width) + vae_bytes,
     }[offload]

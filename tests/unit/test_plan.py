@@ -13,7 +13,20 @@ import pytest
 from pusa_app.errors import ModelError
 from pusa_app.models.entry import entries
 from pusa_app.models.machine import GPUS, Machine, imagined, parse_nvidia, this_machine
-from pusa_app.models.plan import CHOICES, MemoryPlan, best, blocked, ladder, options, plan, tile_starts, work_of
+from pusa_app.models.plan import (
+    CHOICES,
+    PROCESS,
+    MemoryPlan,
+    best,
+    blocked,
+    clash,
+    ladder,
+    options,
+    plan,
+    predicted,
+    tile_starts,
+    work_of,
+)
 from pusa_app.models.sizes import architecture_of
 
 MODELS = (
@@ -117,6 +130,84 @@ class TestChoosing:
         assert MemoryPlan.model_validate_json(found.model_dump_json()) == found
         with pytest.raises(ValueError, match="frozen"):
             found.dtype = "fp32"  # type: ignore[misc]
+
+
+class TestPlaces:
+    """What is predicted to be on the GPU is what the loader leaves there."""
+
+    @pytest.mark.parametrize("model", ["pusa-v0.5", "pusa-wan2.2"])
+    @pytest.mark.parametrize("quantization", ["none", "int8", "nf4", "int8-bnb"])
+    @pytest.mark.parametrize("text", ["resident", "turns", "load", "cpu"])
+    @pytest.mark.parametrize("offload", ["none", "model"])
+    def test_weights_of_every_phase(self, model: str, quantization: Any, text: Any, offload: Any) -> None:
+        if clash(quantization, offload):
+            return
+        one = work(model, imagined(80, 256))
+        architecture, vae = one.architecture, one.architecture.vae
+        found = predicted(one, MemoryPlan(quantization=quantization, text=text, offload=offload, decode_slots=1).choice)
+        computing = {
+            "text": 0.0 if text == "cpu" else 0.5e9,
+            "encoding": vae.encode_bytes(one.pixels, 1),
+            "denoising": architecture.activations(one.tokens),
+            "decoding": vae.decode_bytes(one.pixels, one.num_frames, 1),
+        }
+        weights, waiting = _placed(found, one.architecture)
+        for name, size in weights.items():
+            assert found.phases[name] - computing[name] == pytest.approx(size, abs=10), name
+        if text in ("resident", "turns"):
+            assert found.ram - PROCESS == pytest.approx(waiting, abs=10)
+
+    def test_a_text_encoder_has_the_place_of_two_experts_and_none_of_one(self) -> None:
+        """Wan 2.2 on a card of 48 GB: decoding is its worst moment, not the text."""
+        two = best(work("pusa-wan2.2", imagined(48, 128)))
+        assert (two.offload, two.text) == ("none", "turns")
+        assert two.vram == two.phases["decoding"] > two.phases["text"]
+
+
+def _placed(plan: MemoryPlan, architecture: Any) -> tuple[dict[str, float], float]:
+    """Bytes of weights on the GPU in each phase of three clips, of which the second has the prompt of the first; and
+    the most that waits in the machine's memory."""
+    import torch
+
+    from pusa_app.backbones.fit import LATE_TEXTS, Fit
+
+    parts: list[Part] = []
+    waiting = [0.0]
+
+    class Part(torch.nn.Module):
+        def __init__(self, size: float, there: bool = False) -> None:
+            super().__init__()
+            self.size, self.there = size, there
+            parts.append(self)
+
+        def to(self, device: Any) -> Part:
+            self.there = str(device) != "cpu"
+            waiting.append(sum(part.size for part in parts if not part.there))
+            return self
+
+    fixed = plan.quantization in ("nf4", "int8-bnb")
+    late, size = plan.text in LATE_TEXTS, architecture.encoder.bytes()
+    experts = [Part(architecture.weights(plan.quantization), fixed) for _ in range(architecture.experts)]
+    vae, encoder = Part(architecture.vae.bytes), None if late else Part(size)
+    fit = Fit(plan, torch.device("meta"))
+    fit.place(encoder, experts, vae)
+    del waiting[1:]  # loading is another matter
+    found = dict.fromkeys(("text", "encoding", "denoising", "decoding"), 0.0)
+
+    def phase(name: str, more: float = 0.0) -> None:
+        found[name] = max(found[name], more + sum(part.size for part in parts if part.there))
+
+    for known in (False, True, False):
+        if not known and encoder is not None:
+            fit.need(encoder)
+            phase("text")
+        elif not known:
+            fit._alone()
+            phase("text", 0.0 if plan.text == "cpu" else size)
+        for name, part in (("encoding", vae), *(("denoising", expert) for expert in experts), ("decoding", vae)):
+            fit.need(part)
+            phase(name)
+    return found, max(waiting)
 
 
 class TestTime:
