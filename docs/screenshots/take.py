@@ -126,9 +126,9 @@ def take_queue(page: Any, look: str) -> None:
     for prompt in CLIPS:
         page.fill("#prompt textarea", prompt)
         page.click("#generate")
-        page.wait_for_timeout(700)
+        page.wait_for_timeout(250)
     open_page(page, "Queue")
-    page.wait_for_function("/Step [5-9]\\d/.test(document.querySelector('.q-running')?.innerText || '')")
+    page.wait_for_function("/Step [2-9]\\d/.test(document.querySelector('.q-running')?.innerText || '')")
     save(page, f"queue-{look}")
     open_page(page, "Create")
     page.wait_for_function("/Step 1\\d\\d/.test(document.querySelector('#stage')?.innerText || '')")

@@ -38,6 +38,7 @@ from pusa_app.ui.numbers import Number, Slider
 from pusa_app.ui.sweeps import SweepFields
 from pusa_app.ui.timeline_editor import TimelineEditor
 from pusa_app.ui.uploads import Field, make_note, no_note, note
+from pusa_app.ui.visitors import told_to_user
 
 HERE = Path(__file__).parent
 MAX_PROMPT = 2000
@@ -286,7 +287,8 @@ class Form:
         gap_last: float | None,
         event: gr.EventData,
     ) -> list[Any]:
-        card = card_of(model)
+        with told_to_user():
+            card = card_of(model)
         if event.task not in card.tasks:
             words = card.refusal(event.task) if event.task in TASKS else strings.NO_TASK
             raise gr.Error(words, print_exception=False)
@@ -299,6 +301,9 @@ class Form:
     def _follow(self, before: Basis, *values: Any) -> list[Any]:
         """Something was chosen or edited: the timeline that follows from it, and what is to be said."""
         choices = Choices(*values)
+        if choices.model not in {card.id for card in cards()}:
+            # It was removed meanwhile, and the form is about to have another one.
+            return [gr.skip(), gr.skip(), *(gr.skip() for _ in self.said)]
         if choices.basis.sources != before.sources:
             said = self._rebuilt(choices)
         elif choices.basis != before:
@@ -390,7 +395,8 @@ class Form:
 
     def with_model(self, model: str, task: str, gap_first: float | None, gap_last: float | None) -> list[Any]:
         """Updates for `with_model_outputs`: another model, with its own defaults, and with the task if it does that."""
-        card = card_of(model)
+        with told_to_user():
+            card = card_of(model)
         spec, name = card.spec, get_task(task).name
         if name in card.tasks:
             shape = {self.tabs: tabs_value(name, card), self.gallery: gr.update(tasks=list(card.tasks))}

@@ -77,3 +77,11 @@ def test_a_run_that_begins_takes_away_all_that_was_said(form: Form) -> None:
 def test_a_recipe_that_fills_the_form_leaves_nothing_of_what_was_said(form: Form) -> None:
     filled = dict(zip(form.filled, form.fill(new_recipe(testing.card(), "text-to-video")), strict=True))
     assert {filled[note]["value"] for note in form._notes.values()} == {""}
+
+
+def test_a_model_that_is_gone_is_no_crash(form: Form) -> None:
+    gone = {**choices(prompt="a ball").__dict__, "model": "removed"}
+    updates = form._follow(form.followed.value, *gone.values())
+    assert updates == [gr.skip()] * (2 + len(form.said))
+    with pytest.raises(gr.Error, match="There is no model"):
+        form.with_model("removed", "text-to-video", None, None)
