@@ -206,11 +206,14 @@ def _words(step: Step) -> str:
 
 def _remove(options: argparse.Namespace) -> int:
     from pusa_app.models.home import Home
-    from pusa_app.models.weights import listed, removal, remove, size_words
+    from pusa_app.models.weights import listed_of, removal, remove, size_words
 
     home = Home.here()
-    entry = listed(home, options.id)
-    model_id = options.id if entry is None else entry.id
+    found = listed_of(home, options.id)
+    if len(found) > 1:
+        names = ", ".join(entry.hub for entry in found)
+        raise ModelError(f"{len(found)} LoRAs of {options.id} are on the list: {names}. Say which.")
+    model_id = found[0].id if found else options.id
     plan = removal(home, model_id)
     if plan.own is not None:
         words = f"{plan.title} is your folder {plan.own}: it is forgotten, and stays as it is."

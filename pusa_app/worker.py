@@ -170,6 +170,7 @@ class Worker:
             made_with = {"plan": run.plan.choice}
             if reports := getattr(getattr(self._backbone, "loras", None), "reports", ()):
                 made_with["loras"] = [str(report) for report in reports]
+                made_with["lora_files"] = [{"name": one.name, "sha256": one.sha256} for one in reports]
         save_beside(out, work, self._log, getattr(made, "middle", None), made_with)
         return Done(str(out), work.to_json(), time.monotonic() - started, made.num_frames)
 

@@ -22,12 +22,13 @@ LFS_SUFFIXES = (".safetensors", ".pt", ".model")
 @dataclass
 class Repo:
     """Files by name. gated: only `allowed` tokens may read files; private: others are told that it does not exist.
-    licence: as its page names it."""
+    licence, base_model: as its page names them."""
 
     files: dict[str, bytes]
     gated: bool = False
     private: bool = False
     licence: str = ""
+    base_model: str = ""
     allowed: set[str] = field(default_factory=set)
 
     @property
@@ -153,7 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
                 entry["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
             siblings.append(entry)
         info = {"id": name, "modelId": name, "sha": repo.commit, "siblings": siblings, "private": repo.private}
-        said = {"cardData": {"license": repo.licence}} if repo.licence else {}
+        card = {"license": repo.licence, "base_model": repo.base_model}
+        said = {"cardData": {key: text for key, text in card.items() if text}}
         return self._json(200, info | said | {"gated": "auto" if repo.gated else False})
 
     def _tree(self, name: str, token: str) -> None:

@@ -41,10 +41,10 @@ RelativePath = Annotated[str, Field(pattern=r"^[\w.\-/]*$", max_length=200), Aft
 class Part(BaseModel):
     """Some files of one repository, and what is made of them.
 
-    files: patterns, each of which must have at least one file. variant: where weights are there in this variant too
-    (`model.bf16.safetensors`), only those are taken, under their plain names. use: "link" puts the files into the
-    model's folder as they are, below `into`; "convert" makes the diffusers folder `into` of a native checkpoint;
-    "lora" puts one file there as loras/<into>.safetensors. size: bytes, about.
+    files: patterns, each of which must have at least one file; literal: names, in which a star is a star. variant:
+    where weights are there in this variant too (`model.bf16.safetensors`), only those are taken, under their plain
+    names. use: "link" puts the files into the model's folder as they are, below `into`; "convert" makes the diffusers
+    folder `into` of a native checkpoint; "lora" puts one file there as loras/<into>.safetensors. size: bytes, about.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +52,7 @@ class Part(BaseModel):
     repo: Annotated[str, Field(pattern=r"^[\w.\-]+/[\w.\-]+$")]
     revision: str = "main"
     files: tuple[Pattern, ...] = Field(min_length=1)
+    literal: bool = False
     variant: str | None = None
     use: Literal["link", "convert", "lora"] = "link"
     into: RelativePath = ""
@@ -70,7 +71,7 @@ class Part(BaseModel):
     def choose(self, names: list[str] | tuple[str, ...]) -> list[str]:
         """The files of a repository that belong to this part, in the order of their names."""
         suffixes = (*SUFFIXES, ".pt") if self.pickle else SUFFIXES
-        found = [n for n in sorted(names) if n.endswith(suffixes) and any(_fits(n, p) for p in self.files)]
+        found = [n for n in sorted(names) if n.endswith(suffixes) and any(self._fits(n, p) for p in self.files)]
         if self.variant is None:
             return found if self.use != "link" else [n for n in found if not _variant_of(n)]
         rich = {_folder(name) for name in found if _variant_of(name) == self.variant}
@@ -83,7 +84,7 @@ class Part(BaseModel):
         """
         chosen = self.choose(names)
         for pattern in self.files:
-            fitting = [name for name in chosen if _fits(name, pattern)]
+            fitting = [name for name in chosen if self._fits(name, pattern)]
             if not fitting:
                 return pattern
             # A folder with a config but no weights was begun and not finished.
@@ -99,6 +100,11 @@ class Part(BaseModel):
                 return f"{stem}-{gone[0]:05d}-of-{count:05d}.safetensors"
         return None
 
+    def _fits(self, name: str, pattern: str) -> bool:
+        """Whether a path fits a pattern, or is it; a star never crosses a slash."""
+        globs = not self.literal and name.count("/") == pattern.count("/")
+        return name == pattern or (globs and fnmatchcase(name, pattern))
+
     def plain(self, name: str) -> str:
         """The name that a file has in the model's folder, below `into`: without its variant."""
         return name if self.variant is None else name.replace(f".{self.variant}", "")
@@ -110,6 +116,7 @@ class Entry(BaseModel):
     trained_for: what it was trained for, from which follow `tasks` and, for every other task, a reason (`why_not`).
     here: a folder of this repository that holds it, instead of parts. missing: what to do when that is not there.
     hub: of a LoRA that a person asked the hub for, its name there; what it is for is known once its file was looked at.
+    commit, etag: of the hub, by which what came under that name can be told from what came another day.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -129,6 +136,8 @@ class Entry(BaseModel):
     missing: str = ""
     base: tuple[str, ...] = ()
     hub: str = ""
+    commit: str = ""
+    etag: str = ""
     steps: int | None = Field(default=None, ge=1)
     guidance: float | None = Field(default=None, ge=0)
     spec: BackboneSpec | None = None
@@ -232,11 +241,6 @@ def _read(path: Path) -> Entry:
         raise ModelError(f"{path} is not a catalogue entry: {where + ': ' if where else ''}{first['msg']}.") from None
     except (ValueError, RecursionError):
         raise ModelError(f"{path} is not a catalogue entry: it is not valid JSON.") from None
-
-
-def _fits(name: str, pattern: str) -> bool:
-    """Whether a path fits a pattern, or is it; a star never crosses a slash."""
-    return name == pattern or (name.count("/") == pattern.count("/") and fnmatchcase(name, pattern))
 
 
 def _folder(name: str) -> str:

@@ -1,7 +1,9 @@
 """LoRAs of the Hugging Face hub by what people call them: OWNER/REPO, OWNER/REPO:FILE, or an address that was copied.
 
-A recipe names one as "owner/repo:file", with "@revision" where that is not main: the same on every machine. Its folder
-here has an id that follows from that name, so a name leads there and nowhere else. No network, no torch.
+A recipe names one as "owner/repo:file", with "@revision" where that is not main. Its folder here has an id that follows
+from that name, so a name leads there and nowhere else. What an owner has put under a name since is another file on
+another machine: results note the hash of the file that was used, and "@COMMIT" names one that never changes. No
+network, no torch.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pusa_app.timeline import hub_parts
 
 HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 MAIN, SUFFIX, PICKLE = "main", ".safetensors", ".pt"
+MOST = 300  # characters of a file's name, as entry.py takes them
 _REPO = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}/[A-Za-z0-9][\w.\-]{0,95}", re.ASCII)
 _WITH_REVISION = re.compile(r"(?P<repo>[^:@]+)(?:@(?P<revision>[A-Za-z0-9][\w.\-/]*))?", re.ASCII)
 
@@ -45,9 +48,10 @@ class HubLora:
 
     @property
     def is_sound(self) -> bool:
-        """Whether its name is one."""
-        file = self.file or f"x{SUFFIX}"
-        return bool(_REPO.fullmatch(self.repo)) and hub_parts(f"{self.repo}:{file}@{self.revision}") is not None
+        """Whether its name is one, and read again means the same."""
+        whole = self if self.file else HubLora(self.repo, f"x{SUFFIX}", self.revision)
+        right = HubLora.named(whole.name) == whole
+        return right and bool(_REPO.fullmatch(self.repo)) and max(len(self.file), len(self.revision)) <= MOST
 
     @classmethod
     def named(cls, text: str) -> HubLora | None:

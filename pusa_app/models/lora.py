@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from pusa_app.errors import ModelError
 from pusa_app.models.hub_lora import HubLora
-from pusa_app.models.lora_names import SECOND, Entry, Names, read_entries
+from pusa_app.models.lora_names import SECOND, Entry, Names, read_entries, shown
 from pusa_app.models.native import PICKLES, Cut, one_line
 from pusa_app.settings import default_data_dir
 from pusa_app.timeline import LoraChoice, is_name
@@ -45,12 +45,13 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class LoraReport:
     """What became of one LoRA: how many layers and parameters of the model it changes, and which of its own found no
-    place."""
+    place. sha256: of the file, which tells it from others of its name; "" where it could not be read."""
 
     name: str
     strength: float
     matched: int
     unmatched: tuple[str, ...] = ()
+    sha256: str = ""
 
     def __str__(self) -> str:
         text = f"{self.name} at {self.strength:g}: {self.matched} module{'' if self.matched == 1 else 's'}"
@@ -130,6 +131,23 @@ def mark_of(choices: Iterable[LoraChoice]) -> str:
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
+
+
+def hash_of(path: Path) -> str:
+    """The SHA-256 of a LoRA's file; "" where it cannot be read."""
+    try:
+        real, status = path.resolve(), path.stat()
+        # The cache of the hub calls large files by their hash.
+        named = re.fullmatch(r"[0-9a-f]{64}", real.name) and real.parent.name == "blobs"
+        return real.name if named else _hash_of(real, status.st_size, status.st_mtime_ns)
+    except OSError:
+        return ""
+
+
+@functools.lru_cache(maxsize=64)
+def _hash_of(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _scales(path: Path, notes: Mapping[str, str]) -> Mapping[str, Any]:
@@ -428,9 +446,9 @@ def _report(want: _Want, loaded: Sequence[_Loaded]) -> LoraReport:
     matched = sum(found.matched for found in loaded)
     unmatched = tuple(sorted({name for found in loaded for name in found.unmatched}))
     if not matched:
-        shown = f", such as {unmatched[0][:80]}" if unmatched else ""
-        raise ModelError(f"The LoRA {want.path.name} is for another model: none of its modules is in this one{shown}.")
-    report = LoraReport(want.path.name, want.strength, matched, unmatched)
+        such = f", such as {shown(unmatched[0])}" if unmatched else ""
+        raise ModelError(f"The LoRA {want.path.name} is for another model: none of its modules is in this one{such}.")
+    report = LoraReport(want.path.name, want.strength, matched, unmatched, hash_of(want.path))
     _log.info("LoRA %s", report)
     return report
 

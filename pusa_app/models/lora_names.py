@@ -78,6 +78,11 @@ def _module(path: str) -> tuple[int, str]:
     return 0, path
 
 
+def shown(text: str, most: int = 80) -> str:
+    """What a file says, for a message: on a terminal it does nothing but stand there."""
+    return "".join(c if c.isprintable() else "?" for c in text[:most])
+
+
 class Names:
     """Where in a model the modules are that LoRAs name.
 

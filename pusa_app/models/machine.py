@@ -160,27 +160,52 @@ def _installed(name: str) -> bool:
 @functools.lru_cache(maxsize=1)
 def _nvidia() -> dict[str, object]:
     """The first GPU that the worker will see, asked once per process: nvidia-smi takes a second."""
-    executable = shutil.which("nvidia-smi")
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    if executable is None or visible in ("", "-1"):
-        return {}
+    visible = _visible()
+    return parse_nvidia(_nvidia_smi("name", "memory.total", "compute_cap"), visible) if visible else {}
+
+
+def gpu_bytes_used() -> int | None:
+    """Bytes that all programs take of the first GPU that this one may use, of which CUDA_DEVICE_ORDER must say that it
+    is counted in the order of the PCI bus; None where nvidia-smi does not tell."""
+    visible = _visible()
     try:
-        answer = subprocess.run(
-            [executable, "--query-gpu=index,uuid,name,memory.total,compute_cap", "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=NVIDIA_SMI_SECONDS,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return parse_nvidia(answer, visible)
+        return int(float(_named(_rows(_nvidia_smi("memory.used"), 3), visible)[0][2]) * 1024 * 1024)
+    except (IndexError, ValueError):
+        return None
+
+
+def _visible() -> str:
+    """The number or the UUID of the first GPU that this program may use; "" for none."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    return "" if visible == "-1" else visible
+
+
+def _nvidia_smi(*fields: str) -> str:
+    """A line for each GPU: its index, its UUID and these fields. "" where nvidia-smi does not tell."""
+    executable = shutil.which("nvidia-smi")
+    if executable is None:
+        return ""
+    command = [executable, f"--query-gpu={','.join(('index', 'uuid', *fields))}", "--format=csv,noheader,nounits"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SMI_SECONDS, check=True).stdout
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return ""
+
+
+def _rows(answer: str, count: int) -> list[list[str]]:
+    """The lines of an answer that have so many fields."""
+    rows = [[part.strip() for part in line.split(",")] for line in answer.splitlines()]
+    return [row for row in rows if len(row) == count]
+
+
+def _named(rows: list[list[str]], visible: str) -> list[list[str]]:
+    return [row for row in rows if visible and (row[0] == visible or row[1].startswith(visible))]
 
 
 def parse_nvidia(answer: str, visible: str = "0") -> dict[str, object]:
     """What nvidia-smi's answer says, as fields of a Machine; {} when it makes no sense. visible: an index or a UUID."""
-    rows = [[part.strip() for part in line.split(",")] for line in answer.splitlines() if line.count(",") == 4]
-    chosen = [row for row in rows if row[0] == visible or row[1].startswith(visible)] or rows[:1]
+    rows = _rows(answer, 5)
+    chosen = _named(rows, visible) or rows[:1]
     try:
         _, _, name, megabytes, compute = chosen[0]
         major, _, minor = compute.partition(".")

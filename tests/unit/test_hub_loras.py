@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
@@ -23,8 +24,8 @@ from pusa_app.models.entry import entries, entry_file
 from pusa_app.models.home import Home
 from pusa_app.models.hub_lora import HubLora
 from pusa_app.models.known_loras import checked_lora, known_loras
-from pusa_app.models.lora import _scales, find_loras
-from pusa_app.models.lora_fit import bases, read_header
+from pusa_app.models.lora import _scales, find_loras, hash_of
+from pusa_app.models.lora_fit import Fit, look, read_header
 from pusa_app.models.weights import add, ask, fetch, listed, removal, remove, state_of
 from pusa_app.models.weights import hub as hub_module
 from pusa_app.models.weights.downloads import Download, Downloads
@@ -55,7 +56,13 @@ FORGED = [
 
 
 def lora_bytes(
-    names: tuple[str, ...], width: int, kind: str = "diffusers", rank: int = 2, outs: int = 1, size: float = 0.5
+    names: tuple[str, ...],
+    width: int,
+    kind: str = "diffusers",
+    rank: int = 2,
+    outs: int = 1,
+    size: float = 0.5,
+    notes: dict[str, str] | None = None,
 ) -> bytes:
     """A LoRA for these modules, from `width` to `outs` times as much, as programs of a kind save it."""
     random, tensors = np.random.default_rng(0), {}
@@ -69,7 +76,7 @@ def lora_bytes(
         else:
             prefix = {"diffusers": "transformer", "peft": "base_model.model"}[kind]
             tensors |= {f"{prefix}.{name}.lora_A.weight": a, f"{prefix}.{name}.lora_B.weight": b}
-    return save(tensors)
+    return save(tensors, notes)
 
 
 WAN = lora_bytes(("blocks.0.attn1.to_q", "blocks.39.attn2.to_out.0"), WIDE["wan"])
@@ -184,13 +191,13 @@ class TestFit:
             (("blocks.0.attn.qkv_x",), "kohya", 3072, 3, ("pusa-v0.5", "mochi-1")),
             (("transformer_blocks.40.attn1.to_out.0",), "peft", 3072, 1, ("pusa-v0.5", "mochi-1")),
             (("transformer_blocks.27.attn2.to_q",), "diffusers", 2048, 1, ("ltx-video",)),
-            (("double_blocks.19.img_attn_qkv", "single_blocks.0.linear2"), "kohya", 3072, 3, ("hunyuan-video",)),
+            (("double_blocks.19.img_attn_qkv", "double_blocks.0.txt_attn_qkv"), "kohya", 3072, 3, ("hunyuan-video",)),
             (("transformer_blocks.0.attn1.to_q",), "peft", 256, 1, ("mini",)),
         ],
     )
     def test_names_and_width_say_the_model(self, home, names, kind, width, outs, ids):
         data = lora_bytes(names, width, kind, rank=1, outs=outs)
-        assert bases(home, read_header(lambda count: data[:count], "x"), "x") == ids
+        assert look(home, read_header(lambda count: data[:count], "x"), "x").base == ids
 
     @pytest.mark.parametrize(
         ("data", "words"),
@@ -207,7 +214,7 @@ class TestFit:
         ],
     )
     def test_what_fits_nothing_is_a_sentence(self, home, data, words):
-        told(words, lambda: bases(home, read_header(lambda count: data[:count], "x.safetensors"), "x.safetensors"))
+        told(words, lambda: look(home, read_header(lambda count: data[:count], "x.safetensors"), "x.safetensors"))
 
     def test_a_model_of_ones_own_counts(self, home, tmp_path):
         folder = tmp_path / "small"
@@ -219,19 +226,131 @@ class TestFit:
         (folder / "vae" / "config.json").write_text("{}")
         data = lora_bytes(("transformer_blocks.1.attn1.to_q",), 48)
         shapes = read_header(lambda count: data[:count], "x")
-        told("of another size", bases, home, shapes, "x")
+        told("of another size", look, home, shapes, "x")
         add(home, folder, "small")
-        assert bases(home, shapes, "x") == ("small",)
+        assert look(home, shapes, "x").base == ("small",)
+
+
+def _layers(**blocks: int) -> Callable[[tuple[str, ...], int], dict[str, tuple[int, ...]]]:
+    """The shapes of a LoRA for these layers, from and to a width, of all blocks: of each kind so many."""
+
+    def shapes(parts: tuple[str, ...], width: int) -> dict[str, tuple[int, ...]]:
+        found: dict[str, tuple[int, ...]] = {}
+        for kind, count in blocks.items():
+            for name in (f"transformer.{kind}.{number}.{part}" for number in range(count) for part in parts):
+                found |= {f"{name}.lora_A.weight": (4, width), f"{name}.lora_B.weight": (width, 4)}
+        return found
+
+    return shapes
+
+
+def _kohya(kinds: dict[str, tuple[int, dict[str, tuple[int, int]]]]) -> dict[str, tuple[int, ...]]:
+    """kind -> (blocks, part -> (in, out))."""
+    found: dict[str, tuple[int, ...]] = {}
+    for kind, (count, parts) in kinds.items():
+        for number in range(count):
+            for part, (takes, gives) in parts.items():
+                name = f"lora_unet_{kind}_{number}_{part}"
+                found |= {f"{name}.lora_down.weight": (4, takes), f"{name}.lora_up.weight": (gives, 4)}
+    return found
+
+
+JOINT = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0")
+CROSS = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")
+FLUX = _layers(transformer_blocks=19, single_transformer_blocks=38)((*JOINT[:3],), 3072)
+FLUX_KOHYA = _kohya(
+    {
+        "double_blocks": (
+            19,
+            {"img_attn_qkv": (3072, 9216), "img_attn_proj": (3072, 3072), "img_mlp_0": (3072, 12288)},
+        ),
+        "single_blocks": (38, {"linear1": (3072, 21504), "linear2": (15360, 3072)}),
+    }
+)
+HUNYUAN = _layers(transformer_blocks=20, single_transformer_blocks=40)((*JOINT[:3],), 3072)
+
+
+class TestOfAnotherModel:
+    """Models of other programs with the same names and widths, all of whose blocks a LoRA trains."""
+
+    @pytest.mark.parametrize(
+        ("shapes", "title"),
+        [
+            (FLUX, "Flux"),
+            (FLUX_KOHYA, "Flux"),
+            ({k: v for k, v in FLUX_KOHYA.items() if "mlp" not in k}, "Flux"),
+            (_layers(transformer_blocks=42)(CROSS, 3072), "CogVideoX-5B"),
+            (_layers(transformer_blocks=30)(CROSS, 1920), "CogVideoX-2B"),
+            (_layers(transformer_blocks=24)(JOINT, 1536), "Stable Diffusion 3"),
+            (_layers(transformer_blocks=28)((*CROSS, "attn2.to_q"), 1152), "PixArt"),
+        ],
+    )
+    def test_it_is_named_and_refused(self, home, shapes, title):
+        words = told(
+            f"x is for {title}, by what is in it; this program runs LoRAs for Mochi, Wan", look, home, shapes, "x"
+        )
+        assert "models add" not in words
+
+    @pytest.mark.parametrize(
+        ("shapes", "ids"),
+        [
+            (HUNYUAN, ("hunyuan-video",)),
+            (_layers(transformer_blocks=20)(JOINT, 3072), ("hunyuan-video",)),
+            (_kohya({"double_blocks": (5, {"img_mlp_fc1": (3072, 12288)})}), ("hunyuan-video",)),
+            (_layers(transformer_blocks=48)(CROSS, 3072), ("pusa-v0.5", "mochi-1")),
+            (_layers(blocks=40)(CROSS, 5120), ("pusa-v1", "pusa-wan2.2", "skyreels-v2-df")),
+        ],
+    )
+    def test_ours_are_taken_without_a_doubt(self, home, shapes, ids):
+        assert look(home, shapes, "x") == Fit(ids)
+
+    def test_blocks_that_both_have_leave_a_doubt_which_a_hint_settles(self, home):
+        shapes = _layers(transformer_blocks=4)(JOINT, 3072)
+        assert look(home, shapes, "x") == Fit(("hunyuan-video",), "Flux")
+        assert look(home, shapes, "x", "hunyuan_video tencent/HunyuanVideo") == Fit(("hunyuan-video",))
+        told("x is for Flux", look, home, shapes, "x", "black-forest-labs/FLUX.1-dev")
+        assert look(home, HUNYUAN, "x", "flux").base == ("hunyuan-video",)  # what is in it says more
+
+    def test_more_blocks_than_the_model_has(self, home):
+        told("is for none of|of another size", look, home, _layers(transformer_blocks=60)(JOINT, 3072), "x")
+        one = {
+            key: shape
+            for key, shape in _layers(transformer_blocks=51)(CROSS, 3072).items()
+            if ".50." in key or ".0." in key
+        }
+        told("another size than those of Mochi", look, home, one, "x")
+
+    def test_a_feed_forward_of_another_width(self, home):
+        shapes = {
+            "transformer.transformer_blocks.0.ff.net.0.proj.lora_A.weight": (4, 3072),
+            "transformer.transformer_blocks.0.ff.net.0.proj.lora_B.weight": (12288, 4),
+        }
+        assert look(home, shapes, "x").base == ("hunyuan-video",)  # and not Mochi, whose is wider
+        told("another size", look, home, {k: (4, 1024) if "_A" in k else v for k, v in shapes.items()}, "x")
+
+    def test_it_is_told_before_the_download(self, hub, home):
+        modules = tuple(f"transformer_blocks.{number}.attn.to_q" for number in range(4))
+        hub.add("some/few", {NAME: lora_bytes(modules, 3072)})
+        assert ask(home, "some/few").summary == (
+            "A LoRA of some/few for HunyuanVideo. It may be for Flux instead: "
+            "what it changes is called the same in both."
+        )
+        note = {"ss_base_model_version": "flux1"}
+        hub.add("some/flux", {NAME: lora_bytes(modules, 3072, notes=note)})
+        told("is for Flux, by what is in it", ask, home, "some/flux")
+        hub.add("some/based", {NAME: lora_bytes(modules, 3072)}, base_model="black-forest-labs/FLUX.1-dev")
+        told("is for Flux, by what is in it", ask, home, "some/based")
 
 
 class TestDownload:
-    def test_the_only_file_of_a_repository(self, hub, home):
+    def test_the_only_file_of_a_repository(self, hub, home, monkeypatch):
+        monkeypatch.setattr("pusa_app.models.weights.asked.FIRST", 4096)
         entry = ask(home, "some/style")
         assert (entry.hub, entry.kind, entry.title) == (f"some/style:{NAME}", "lora", "style")
         assert entry.base == ("pusa-v1", "pusa-wan2.2", "skyreels-v2-df") and entry.summary.endswith(
             "and SkyReels V2 DF 14B."
         )
-        assert hub.bytes_of(NAME) <= len(WAN) and not home.folder(entry.id)  # looked at, not downloaded
+        assert 0 < hub.bytes_of(NAME) <= 4096 < len(WAN) and not home.folder(entry.id)  # looked at, not downloaded
         assert entries(home.data_dir)[entry.id] == entry and state_of(home, entry).size == len(WAN)
         folder = fetch(home, entry)
         (path,) = find_loras(entry.hub)
@@ -345,6 +464,62 @@ class TestRefused:
         told(f"{NAME} of some/broken is not a safetensors file", ask, home, "some/broken")
         nothing_of_it(home)
 
+    @pytest.mark.parametrize(
+        ("file", "words"),
+        [
+            ("a:b.safetensors", "a file a:b.safetensors, whose name this program cannot take: get it yourself"),
+            ("star*.safetensors", "whose name this program cannot take"),
+            (f"{'x' * 300}.safetensors", "whose name this program cannot take"),
+            ("x\x1b[31m.safetensors", r"a file x\?\[31m.safetensors, whose name"),
+            ("x-00001-of-00002.safetensors", "is one of 2 pieces, and a LoRA must be one file"),
+            ("empty.safetensors", "empty.safetensors of some/odd is empty"),
+        ],
+    )
+    def test_files_that_cannot_be_used(self, hub, home, file, words):
+        hub.add("some/odd", {file: b"" if "empty" in file else WAN})
+        assert "\x1b" not in told(words, ask, home, "some/odd")
+        nothing_of_it(home)
+
+    def test_an_odd_name_that_can_be_used(self, hub, home):
+        hub.add("some/odd", {"m².safetensors": WAN})
+        entry = ask(home, "some/odd")
+        fetch(home, entry)
+        assert find_loras("some/odd:m².safetensors")[0].read_bytes() == WAN
+
+    def test_a_header_that_no_trainer_writes(self, hub, home):
+        header = b'{"a.lora_A.weight": {"shape": [Infinity, 1]}}'
+        hub.add("some/odd", {NAME: len(header).to_bytes(8, "little") + header})
+        told("is not a safetensors file", ask, home, "some/odd")
+        hub.add(
+            "some/esc",
+            {
+                NAME: save(
+                    {
+                        "\x1b[31mx.lora_A.weight": np.zeros((1, 2), np.float32),
+                        "\x1b[31mx.lora_B.weight": np.zeros((2, 1), np.float32),
+                    }
+                )
+            },
+        )
+        assert "such as ?[31mx" in told("is for none", ask, home, "some/esc")
+
+    @pytest.mark.parametrize("repo", ["some/sty--le", "some/x.git", "some/a..b", "some/x-"])
+    def test_what_is_no_name_of_a_repository(self, home, repo):
+        told("is no name of a repository", ask, home, repo)
+
+    def test_a_revision_that_reads_as_another_file(self):
+        told("is no LoRA of the hub", HubLora.asked, "some/style@v1.safetensors")
+        told("is no LoRA of the hub", HubLora.asked, "https://huggingface.co/a/b/blob/v1.safetensors/x.safetensors")
+
+    def test_a_slow_hub_is_given_up(self, hub, home, monkeypatch):
+        monkeypatch.setattr("pusa_app.models.weights.asked.PATIENCE", 0.5)
+        hub.rate = 20
+        started = time.monotonic()
+        told("answers too slowly .* try again later", ask, home, "some/style")
+        assert time.monotonic() - started < 20
+        hub.rate = 0
+        nothing_of_it(home)
+
     def test_gated_without_a_token_and_with_one(self, hub, home):
         hub.add("some/gated", {NAME: WAN}, gated=True, allowed={"hf_good"})
         hub.tokens = {"hf_good": "me"}
@@ -363,17 +538,107 @@ class TestRefused:
         told("Downloads are switched off by HF_HUB_OFFLINE", ask, home, "some/other")
         assert fetch(home, ask(home, entry.hub))  # what is here is used
 
-    def test_a_name_that_is_not_here_says_how_to_get_it_and_nothing_else(self, home, tmp_path):
+    def test_a_name_that_is_not_here_says_how_to_get_it_and_nothing_else(self, home, tmp_path, monkeypatch):
         words = told("is not on this machine: get it on the page Models, or with", find_loras, "a/b:x y.safetensors")
         assert "`python -m pusa_app models download 'a/b:x y.safetensors'`" in words
-        (tmp_path / "a").mkdir()
-        there = tmp_path / "b:x.safetensors"
-        there.write_bytes(MINI)
-        for forged in ("a/../b:x.safetensors", *FORGED):
+        monkeypatch.chdir(tmp_path)
+        # Where names would lead that were taken for paths.
+        for place in ("a/b:x.safetensors", "data/loras/a/b:x.safetensors", "data/models/a/b:x.safetensors"):
+            (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / place).write_bytes(MINI)
+        told("is not on this machine", find_loras, "a/b:x.safetensors")
+        for forged in FORGED:
             told("There is no LoRA|is not on this machine", find_loras, forged)
 
 
+class TestNamesOfFiles:
+    @pytest.mark.parametrize("file", ["a[1].safetensors", "a1.safetensors"])
+    def test_a_name_is_no_pattern(self, hub, home, file):
+        hub.add("some/two", {"a[1].safetensors": WAN, "a1.safetensors": MINI})
+        fetch(home, ask(home, f"some/two:{file}"))
+        assert find_loras(f"some/two:{file}")[0].read_bytes() == (WAN if "[" in file else MINI)
+        assert len(list(home.hub_cache.rglob("blobs/*"))) == 1
+
+    def test_a_pickle_of_peft_keeps_its_scale(self, hub, home, tmp_path):
+        import torch
+        from safetensors.torch import load
+
+        torch.save(load(MINI), tmp_path / "x.pt")
+        note = json.dumps({"lora_alpha": 8}).encode()
+        hub.add("some/adapter", {"adapter_model.pt": (tmp_path / "x.pt").read_bytes(), "adapter_config.json": note})
+        entry = ask(home, "some/adapter:adapter_model.pt")
+        fetch(home, entry)
+        assert home.folder(entry.id) and _scales(find_loras(entry.hub)[0], {}) == {"lora_alpha": 8}
+
+
+class TestAnotherFileUnderTheName:
+    """The owner of a repository put another file where the one was."""
+
+    def test_what_is_here_stays_and_says_what_it_is(self, hub, home):
+        repo = hub.add("up/d", {NAME: MINI})
+        entry = ask(home, "up/d")
+        folder = fetch(home, entry)
+        repo.files[NAME] = WAN
+        assert ask(home, "up/d") == entry == ask(home, f"up/d:{NAME}") and entry.base == ("mini",)
+        assert fetch(home, entry, check=True) == folder and find_loras(entry.hub)[0].read_bytes() == MINI
+        assert entries(home.data_dir)[entry.id] == entry
+        remove(home, entry.id)
+        new = ask(home, "up/d")
+        assert new.id == entry.id and new.etag != entry.etag and new.commit != entry.commit
+        assert new.base == ("pusa-v1", "pusa-wan2.2", "skyreels-v2-df")
+
+    def test_one_that_was_only_looked_at_is_looked_at_again_when_it_came(self, hub, home):
+        repo = hub.add("up/d", {NAME: MINI})
+        entry = ask(home, "up/d")
+        repo.files[NAME] = WAN
+        hub.forgetful = True
+        fetch(home, entry)
+        now = entries(home.data_dir)[entry.id]
+        assert now.base == ("pusa-v1", "pusa-wan2.2", "skyreels-v2-df") and now.summary.endswith("DF 14B.")
+        assert (now.commit, now.etag) == (repo.commit, hashlib.sha256(WAN).hexdigest())
+
+    def test_one_that_is_for_nothing_now_does_not_stay(self, hub, home):
+        repo = hub.add("up/d", {NAME: MINI})
+        entry = ask(home, "up/d")
+        repo.files[NAME] = FLUXLESS
+        hub.forgetful = True
+        told("is for none of the model families", fetch, home, entry)
+        nothing_of_it(home)
+
+    def test_a_result_notes_which_file_it_was(self, hub, home):
+        hub.add("up/d", {NAME: MINI})
+        fetch(home, ask(home, "up/d"))
+        assert hash_of(find_loras(f"up/d:{NAME}")[0]) == hashlib.sha256(MINI).hexdigest()
+
+    def test_a_lora_of_ones_own_has_a_hash_too(self, tmp_path):
+        (tmp_path / "x.safetensors").write_bytes(MINI)
+        assert hash_of(tmp_path / "x.safetensors") == hashlib.sha256(MINI).hexdigest()
+
+
 class TestRemoval:
+    def test_what_comes_after_it_was_taken_off_is_on_the_list_again(self, hub, home):
+        entry = ask(home, "some/style")
+        remove(home, entry.id)
+        fetch(home, entry)
+        assert listed(home, "some/style") == entry and find_loras(entry.hub)
+        remove(home, entry.id)
+        nothing_of_it(home)
+
+    def test_a_repository_with_several_says_which(self, hub, home, capfd):
+        hub.add("odd/two", {"a.safetensors": WAN, "b.safetensors": MINI})
+        for file in ("a", "b"):
+            ask(home, f"odd/two:{file}.safetensors")
+        assert cli.main(["models", "remove", "odd/two"]) == 2
+        said = capfd.readouterr().err
+        assert "2 LoRAs of odd/two are on the list: odd/two:a.safetensors, odd/two:b.safetensors. Say which" in said
+
+    def test_what_is_here_needs_no_hub(self, hub, home, monkeypatch, capfd):
+        fetch(home, ask(home, "some/style"))
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        assert cli.main(["models", "download", "some/style"]) == 0
+
     def test_it_says_what_it_frees_and_leaves_nothing(self, hub, home):
         entry = ask(home, "some/style")
         fetch(home, entry)

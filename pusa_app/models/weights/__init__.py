@@ -3,7 +3,7 @@
 Nothing here imports torch, except the process that downloads, when it converts what came.
 """
 
-from pusa_app.models.weights.asked import ask, listed
+from pusa_app.models.weights.asked import ask, listed, listed_of
 from pusa_app.models.weights.fetch import Step, fetch
 from pusa_app.models.weights.hub import Stopped
 from pusa_app.models.weights.shelf import Removal, State, add, removal, remove, state_of, states
@@ -18,6 +18,7 @@ __all__ = [
     "ask",
     "fetch",
     "listed",
+    "listed_of",
     "removal",
     "remove",
     "size_words",

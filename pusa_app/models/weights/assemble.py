@@ -47,7 +47,7 @@ def assemble(home: Home, entry: Entry, wanted: list[Wanted], stop: Callable[[], 
                 raise ModelError(f"{entry.title} cannot be put together: it has no {INDEX_FILE}.")
             card = entry.card(None).model_dump_json(exclude={"folder"}, indent=2)
         else:
-            card = entry.model_dump_json(indent=2)
+            card = _as_it_came(entry, wanted).model_dump_json(indent=2)
         (making / CARD_FILE).write_text(card + "\n", encoding="utf-8")
         if out.exists():
             shutil.rmtree(out)
@@ -57,6 +57,15 @@ def assemble(home: Home, entry: Entry, wanted: list[Wanted], stop: Callable[[], 
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return out
+
+
+def _as_it_came(entry: Entry, wanted: list[Wanted]) -> Entry:
+    """A LoRA's entry with what its file was on the hub."""
+    for one in wanted:
+        file = next((file for file in one.files if not file.name.endswith(".json")), None)
+        if one.listing is not None and file is not None:
+            return entry.model_copy(update={"commit": one.listing.commit, "etag": file.etag})
+    return entry
 
 
 def link(src: Path, dst: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from pusa_app.errors import ModelError, StoreError
-from pusa_app.models.entry import Entry
+from pusa_app.models.entry import Entry, entries, write_entry
 from pusa_app.models.home import Home
 from pusa_app.models.room import Disks, existing, shortage
 from pusa_app.models.weights.asked import settle
@@ -56,7 +56,7 @@ def fetch(
     Raises ModelError or StoreError with one line, Stopped on request.
     """
     folder = _fetch(home, entry, token, check, tell, stop)
-    if entry.hub and not entry.base:
+    if entry.hub:
         settle(home, entry, folder)
     return folder
 
@@ -65,6 +65,8 @@ def _fetch(home: Home, entry: Entry, token: str | None, check: bool, tell: Tell,
     if not entry.parts:
         raise ModelError(f"{entry.title} belongs to the program: there is nothing to download.")
     with alone(home, entry):
+        if entry.hub and entry.id not in entries(home.data_dir):
+            write_entry(home.data_dir, entry)  # taken off the list since: what comes must be on it, to be removed
         with home.change() as record:
             record["asked"][entry.id] = True
             record["own"].pop(entry.id, None)
@@ -199,7 +201,10 @@ def _drop_converted(home: Home, entry: Entry, wanted: list[Wanted]) -> None:
         for one in wanted
         if one.part.use == "convert" or (one.part.use == "lora" and one.part.pickle)
         for file, pointer in one.pointers(home)
-        if file.etag in got.get(one.part.repo, []) and pointer not in needed
+        # The note beside a LoRA is linked as it is.
+        if (one.part.use == "convert" or not file.name.endswith(".json"))
+        and file.etag in got.get(one.part.repo, [])
+        and pointer not in needed
     ]
     with contextlib.suppress(OSError):
         drop(home, tuple(pointers))

@@ -58,12 +58,14 @@ class File:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a repository at a commit, and the licence that its page names, which is not written down."""
+    """The files of a repository at a commit, and what its page names, which is not written down: the licence, and the
+    model that it was made for."""
 
     repo: str
     commit: str
     files: dict[str, File]
     licence: str = field(default="", compare=False)
+    base_model: str = field(default="", compare=False)
 
     def to_json(self) -> dict[str, Any]:
         return {"commit": self.commit, "files": {f.name: [f.size, f.blob, f.sha256] for f in self.files.values()}}
@@ -99,11 +101,11 @@ class Hub:
                 s.rfilename: File(s.rfilename, s.size or 0, s.blob_id or "", s.lfs.sha256 if s.lfs else None)
                 for s in info.siblings or []
             }
-            licence = getattr(info.card_data, "license", None)
+            licence, base = (getattr(info.card_data, name, None) for name in ("license", "base_model"))
         # What these become are names of files here.
         if not info.sha or not re.fullmatch(HASH, info.sha) or not all(map(_is_sound, files.values())):
             raise ModelError(f"The hub says nothing of use about {repo}: try again later.")
-        return Listing(repo, info.sha, files, licence if isinstance(licence, str) else "")
+        return Listing(repo, info.sha, files, licence if isinstance(licence, str) else "", _words(base))
 
     def fetch(self, listing: Listing, file: File, told: Told = lambda count: None) -> bool:
         """Have a file in the cache; whether bytes had to come for it. What is there of it already is kept.
@@ -142,6 +144,8 @@ class Hub:
                     came += data
                     if len(came) >= count:
                         break
+                    if self._stop():
+                        raise Stopped("Nobody waits for it any more.")
             return came[:count]
 
     def check(self, listing: Listing, file: File) -> bool:
@@ -320,9 +324,16 @@ class Hub:
             )
         if isinstance(error, OSError):
             return StoreError(f"The download cannot be written: {error.strerror or error}.")
+        if isinstance(error, errors.HFValidationError):
+            return ModelError(f"{repo[:200]} is no name of a repository: look at its address at {host}.")
         if isinstance(error, ValueError):
             return ModelError(f"{host} answers in a way that is not a hub's: check HF_ENDPOINT and the network.")
         return None
+
+
+def _words(said: Any) -> str:
+    """A text, or a list of them."""
+    return " ".join(one for one in (said if isinstance(said, list) else [said]) if isinstance(one, str))
 
 
 def _is_sound(file: File) -> bool:
