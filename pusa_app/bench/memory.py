@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,14 +51,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--profile", nargs="+", type=int, choices=[profile[0] for profile in PROFILES], help="only these, in GB"
     )
-    parser.add_argument("--folder", type=to_path, help="where models are written while they are measured: up to 140 GB")
+    usual = str(default_data_dir()).replace("%", "%%")
+    parser.add_argument(
+        "--folder",
+        type=to_path,
+        help=f"where models are written while they are measured, up to 140 GB; by default the data folder, {usual}",
+    )
     parser.add_argument("--out", type=to_path, help="write the table to a file")
     options = parser.parse_args(argv)
     models = chosen(options.model)
     profiles = [profile for profile in PROFILES if options.profile is None or profile[0] in options.profile]
     with contextlib.nullcontext() if options.out is None else writable(options.out.parent):
         if not options.predict:
-            return _measure(models, profiles, options.folder or Path(tempfile.gettempdir()), options.out)
+            return _measure(models, profiles, options.folder, options.out)
         text = "".join(f"{line}\n" for line in lines(models, profiles))
         if options.out is None:
             print(text, end="")
@@ -88,8 +92,10 @@ def clips_of(entry: Entry) -> tuple[tuple[tuple[int, int], int], ...]:
 # --- measured ---------------------------------------------------------------------------------------------------------
 
 
-def _measure(models: Sequence[Entry], profiles: Sequence[tuple[int, int, str]], folder: Path, out: Path | None) -> int:
-    from pusa_app.bench.memory_measure import Profile, cases_of, check_disk, ended_by_signals, gpu_here, held
+def _measure(
+    models: Sequence[Entry], profiles: Sequence[tuple[int, int, str]], chosen_folder: Path | None, out: Path | None
+) -> int:
+    from pusa_app.bench.memory_measure import Profile, cases_of, check_disk, ended_by_signals, folder_of, gpu_here, held
     from pusa_app.bench.memory_models import random_model
 
     machine = gpu_here()
@@ -98,6 +104,7 @@ def _measure(models: Sequence[Entry], profiles: Sequence[tuple[int, int, str]], 
         (random_model(entry), [case for clip in clips_of(entry) for case in cases_of(entry, *clip, there, machine)])
         for entry in models
     ]
+    folder = folder_of(chosen_folder)
     for model, cases in work:  # before hours have passed
         check_disk(folder, model, cases)
     said: list[str] = []
@@ -125,9 +132,9 @@ def _table(work: Sequence[tuple[Any, Sequence[Any]]], machine: Machine, folder: 
         "",
         f"What `{MEASURE}` measured on {machine.gpu_name} ({machine.gpu_bytes / GIB:.0f} GB)",
         f"with torch {torch.__version__} and random weights of full size: measured / predicted. Every row is a process",
-        "that may take no more of the GPU than its profile. GPU memory: tensors and what CUDA takes, which is expected",
-        f"to be {CONTEXT / 1e9:g} GB; taken: with the holes between them. Memory: of the process, with mapped files. A",
-        "step: of this GPU, once it is warm.",
+        "whose tensors have what its profile leaves beside CUDA, and its plan needs no package that is not here. GPU",
+        f"memory: tensors and what CUDA takes, which is expected to be {CONTEXT / 1e9:g} GB; taken: with the holes",
+        "between them. Memory: of the process, with mapped files. A step: of this GPU, once it is warm.",
     ):
         say(line)
     rows: list[Row] = []
@@ -166,6 +173,7 @@ def _size(size: tuple[int, int]) -> str:
 
 def lines(models: Sequence[Entry], profiles: Sequence[tuple[int, int, str]] = PROFILES) -> Iterator[str]:
     """The document, line by line."""
+    packages = imagined(*PROFILES[0]).packages
     yield "# Memory"
     yield ""
     yield f"This file is what `{COMMAND}` prints; do not edit it. **No GPU has measured these figures yet**:"
@@ -177,8 +185,10 @@ def lines(models: Sequence[Entry], profiles: Sequence[tuple[int, int, str]] = PR
     yield f"A plan uses at most {USABLE:.0%} of the GPU's memory less {CONTEXT / 1e9:g} GB for CUDA, and"
     yield f"{USABLE_RAM:.0%} of free memory: the program takes {PROCESS / 1e9:g} GB, the system 4 GB. Times"
     yield f"assume {ACHIEVED:.0%} of the peak rate, {PCIE / 1e9:g} GB/s from the machine's memory to the GPU and"
-    yield f"{DISK / 1e9:g} GB/s from the disk; they are for the card's own steps and guidance. `models plan ID` does"
-    yield "the same for one machine, tells why, and what would be done if memory ran out."
+    yield f"{DISK / 1e9:g} GB/s from the disk; they are for the card's own steps and guidance. The packages"
+    yield f"{', '.join(packages[:-1])} and {packages[-1]} are taken to be installed; int8 and fp8 need torchao, which"
+    yield "the program does not install. `models plan ID` does the same for one machine with what it has, tells why,"
+    yield "and what would be done if memory ran out."
     for entry in models:
         for size, frames in clips_of(entry):
             steps = entry.spec.steps if entry.spec is not None else 0

@@ -1,7 +1,8 @@
 """The measured half of `bench memory`: models of full size with random weights, a process for every plan, a table.
 
-A profile's plan is the one that the planner gives for a GPU of that size; it is carried out on the GPU that is here, by
-a process that may take no more of it than the profile has. So what does not fit runs out of memory, and that is a row.
+A profile's plan is the one that the planner gives for a GPU of that size, with the packages that are here; it is
+carried out on the GPU that is here, by a process whose tensors have what the profile leaves beside CUDA. So what does
+not fit runs out of memory, and that is a row.
 What is compared is what must be on the GPU at the worst moment: tensors, and what CUDA takes for itself. What the
 process took besides, the holes between tensors, is told.
 """
@@ -27,6 +28,7 @@ from pusa_app.models.entry import Entry
 from pusa_app.models.fitting import work_for
 from pusa_app.models.machine import GIB, Machine, imagined
 from pusa_app.models.plan import CONTEXT, MemoryPlan, Work, best, predicted
+from pusa_app.settings import default_data_dir
 
 WITHIN = 0.15  # of what was predicted
 # A card of 48 GB may have 45 for programs; a plan uses no more than this share of what it says on the box.
@@ -35,6 +37,8 @@ PATIENCE_SECONDS = 2 * 3600.0
 SPARE_DISK = 2_000_000_000
 COMMAND = (sys.executable, "-m", "pusa_app.bench.memory_run")
 PHASES = ("text", "encoding", "denoising", "decoding")
+# CUDA counts GPUs from the fastest on unless it is told; nvidia-smi counts them as they sit on the bus.
+ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ def gpu_here() -> Machine:
 
     from pusa_app.worker import machine_here
 
+    os.environ.update(ORDER)  # before CUDA is there
     if not torch.cuda.is_available():
         raise UserError(
             "Measuring memory needs a GPU of NVIDIA that torch can use, and there is none here: "
@@ -113,13 +118,39 @@ def held(profiles: Sequence[Profile], machine: Machine) -> list[Profile]:
 def cases_of(
     entry: Entry, size: tuple[int, int], frames: int, profiles: Sequence[Profile], machine: Machine
 ) -> list[Case]:
-    """A case for every profile. What a GPU can compute with is asked of the one that is here."""
-    found = []
+    """A case for every profile. What a GPU can compute with is asked of the one that is here, and so are the packages:
+    a plan that lacks one could not be carried out."""
+    found, known = [], {"packages": machine.packages, "platform": machine.platform}
     for profile in profiles:
         there = imagined(profile.vram, profile.ram, profile.gpu, machine.compute)
-        work = work_for(entry.id, there, size, frames)
+        work = work_for(entry.id, there.model_copy(update=known), size, frames)
         found.append(Case(entry, profile, replace(work, machine=machine), best(work)))
     return found
+
+
+def folder_of(chosen: Path | None) -> Path:
+    """Where models are written: a folder that is chosen, or the data folder, since the usual one for temporary files
+    may be in memory. An absolute path. Raises UserError when nothing can be written there."""
+    folder = (chosen or default_data_dir()).absolute()
+    if chosen is None:
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+    with _scratch(folder):
+        return folder
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """An absolute folder below another that goes again. Raises UserError when it cannot be made."""
+    try:
+        # Absolute, because the processes of the rows work elsewhere.
+        made = tempfile.TemporaryDirectory(prefix="pusa-memory-", dir=folder.absolute(), ignore_cleanup_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"The folder {folder} cannot be written: {error.strerror or error}. Name another one with --folder."
+        ) from None
+    with made as path:
+        yield Path(path)
 
 
 def check_disk(folder: Path, model: RandomModel, cases: Sequence[Case]) -> None:
@@ -166,16 +197,16 @@ def measure_model(
     patience: float = PATIENCE_SECONDS,
 ) -> Iterator[Row]:
     """Write a model below a folder, carry out its cases one after the other, and remove it. log: what the processes
-    say is put there. command: instead of COMMAND. Raises UserError when it cannot be written."""
-    with tempfile.TemporaryDirectory(prefix="pusa-memory-", dir=folder, ignore_cleanup_errors=True) as scratch:
-        written = Path(scratch, "model")
+    say is put there. command: instead of COMMAND. Raises UserError when one of them cannot be written."""
+    with _scratch(folder) as scratch:
+        written = scratch / "model"
         for case in cases:
             if why := _not_tried(case):
                 yield Row(case, None, why)
                 continue
             if not written.exists():
                 model.write(written)
-            with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as own:
+            with _scratch(scratch) as own:
                 request = Request(
                     folder=written,
                     plan=case.plan,
@@ -185,7 +216,7 @@ def measure_model(
                     limit=case.profile.vram * GIB,
                     device=device,
                 )
-                yield Row(case, *_run(request, Path(own), log, command or COMMAND, patience))
+                yield Row(case, *_run(request, own, log, command or COMMAND, patience))
 
 
 def _not_tried(case: Case) -> str:
@@ -201,10 +232,14 @@ def _not_tried(case: Case) -> str:
 def _run(request: Request, own: Path, log: Path, command: Sequence[str], patience: float) -> tuple[Outcome, str]:
     """One process for a request, with a data folder of its own: what it leaves there must not help the next one."""
     asked, answer = own / "request.json", own / "outcome.json"
-    asked.write_text(request.model_dump_json(), encoding="utf-8")
-    environment = {**os.environ, "PUSA_DATA_DIR": str(own / "data"), "HF_HUB_OFFLINE": "1"}
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as out:
+    environment = {**os.environ, **ORDER, "PUSA_DATA_DIR": str(own / "data"), "HF_HUB_OFFLINE": "1"}
+    try:
+        asked.write_text(request.model_dump_json(), encoding="utf-8")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        writer = log.open("a", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{error.filename or own} cannot be written: {error.strerror or error}.") from None
+    with writer as out:
         out.write(f"\n{request.model_dump_json()}\n")
         out.flush()
         try:

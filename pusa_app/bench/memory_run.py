@@ -10,9 +10,7 @@ outcome so far is written, so that it is there when the process is not any more.
 from __future__ import annotations
 
 import itertools
-import os
 import statistics
-import subprocess
 import sys
 import time
 import traceback
@@ -24,14 +22,13 @@ from pydantic import BaseModel
 
 from pusa_app.errors import UserError, in_words, is_memory
 from pusa_app.models.card import BackboneSpec
+from pusa_app.models.machine import gpu_bytes_used
 from pusa_app.models.plan import MemoryPlan
-
-NVIDIA_SMI_SECONDS = 30.0
 
 
 class Request(BaseModel):
-    """folder: of the model. width, height: pixels. limit: bytes of GPU memory that the process may take, CUDA's own
-    included. device: as torch names it."""
+    """folder: of the model. width, height: pixels. limit: bytes of GPU memory for the process, CUDA's own included (see
+    CudaMeter). device: as torch names it."""
 
     folder: Path
     plan: MemoryPlan
@@ -86,14 +83,14 @@ class Meter(Protocol):
 
 
 class CudaMeter:
-    """The first GPU, of which this process may take `limit` bytes and no more. Raises UserError when so much is not
-    free."""
+    """The first GPU, of which tensors may take what is left of `limit` bytes beside CUDA's own. What CUDA loads in the
+    midst of a phase is on top of it, and tightens the room of the next one."""
 
     def __init__(self, limit: int, need: int = 0) -> None:
-        """need: bytes that must be free, or there is nothing to measure."""
+        """need: bytes that must be free, or there is nothing to measure; raises UserError when they are not."""
         import torch
 
-        others = gpu_used()
+        others = gpu_bytes_used()
         torch.zeros(1, device="cuda")  # CUDA is there from here on
         self._cuda = torch.cuda
         free, self._total = torch.cuda.mem_get_info()
@@ -104,9 +101,14 @@ class CudaMeter:
                 f"Only {free / 1e9:.1f} GB of the GPU's memory are free, and the plan needs {need / 1e9:.1f} GB: "
                 "close other programs that use it."
             )
-        self._beside = self._library()
-        room = max(1, limit - self._beside)
-        torch.cuda.set_per_process_memory_fraction(min(1.0, room / self._total))
+        self._limit, self._beside = limit, 0
+        self._tighten()
+
+    def _tighten(self) -> None:
+        """Tensors have what CUDA leaves of the limit now: kernels are loaded as they are needed."""
+        self._beside = max(self._beside, self._library())
+        room = max(1, self._limit - self._beside)
+        self._cuda.set_per_process_memory_fraction(min(1.0, room / self._total))
 
     def _library(self) -> int:
         """Bytes that CUDA took beside torch's allocator: its context, and the kernels it has loaded."""
@@ -116,27 +118,17 @@ class CudaMeter:
     def reset(self) -> None:
         self.wait()
         self._cuda.empty_cache()
+        self._tighten()
         self._cuda.reset_peak_memory_stats()
 
     def peak(self) -> Peak:
         self.wait()
-        self._beside = max(self._beside, self._library())  # kernels are loaded as they are needed
+        self._beside = max(self._beside, self._library())
         taken = int(self._cuda.max_memory_reserved())
         return Peak(int(self._cuda.max_memory_allocated()) + self._beside, taken + self._beside)
 
     def wait(self) -> None:
         self._cuda.synchronize()
-
-
-def gpu_used() -> int | None:
-    """Bytes of the GPU's memory that are in use, before this process has any; None where nvidia-smi does not tell."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
-    command = ["nvidia-smi", f"--id={visible}", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SMI_SECONDS, check=True).stdout
-        return int(float(answer.split()[0]) * 1024 * 1024)
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return None
 
 
 def peak_ram() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from pusa_app.bench.memory_measure import (
     Row,
     cases_of,
     check_disk,
+    folder_of,
     held,
     measure_model,
     row_text,
@@ -254,7 +256,7 @@ class TestCudaMeter:
             "share": None,
             "reset": 0,
         }
-        monkeypatch.setattr(memory_run, "gpu_used", lambda: 10**9)
+        monkeypatch.setattr(memory_run, "gpu_bytes_used", lambda: 10**9)
         monkeypatch.setattr(torch, "zeros", lambda *_, device: None)
         for name, call in {
             "mem_get_info": lambda: (int(now["free"]), self.TOTAL),
@@ -276,6 +278,9 @@ class TestCudaMeter:
         assert cuda["reset"] == 1 and meter.peak() == (4.5e9, 5.5e9)
         cuda.update(free=22.2e9)  # more kernels
         assert meter.peak() == (4.7e9, 5.7e9)
+        assert cuda["share"] == pytest.approx(7.5 / 24)
+        meter.reset()
+        assert cuda["share"] == pytest.approx(7.3 / 24), "and so much less for tensors from here on"
 
     def test_a_profile_of_about_the_gpus_size_has_all_of_it(self, cuda: dict[str, Any]) -> None:
         CudaMeter(25 * 10**9)
@@ -285,9 +290,14 @@ class TestCudaMeter:
         with pytest.raises(UserError, match=r"22\.4 GB .* 23\.0 GB: close other"):
             CudaMeter(24 * 10**9, need=23 * 10**9)
 
-    def test_nvidia_smi_may_not_be_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("PATH", "")
-        assert memory_run.gpu_used() is None
+    def test_the_gpu_is_the_one_that_nvidia_smi_is_asked_of(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where torch would count the fastest one first, the measuring process and its parent do not."""
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+        orders: list[str] = []
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(orders.append(os.environ["CUDA_DEVICE_ORDER"])))
+        with pytest.raises(UserError):
+            memory_measure.gpu_here()
+        assert orders == ["PCI_BUS_ID"]
 
 
 def case_of(model: str, vram: int = 8, clip: Any = ((64, 64), 7), **machine: Any) -> Case:
@@ -344,6 +354,34 @@ class TestProcesses:
         run(sys.executable, "-c", code)
         told = [line for line in (tmp_path / "log").read_text().splitlines() if line.endswith("data")]
         assert len(set(told)) == 2 and not any(Path(line).exists() for line in told)
+
+    def test_a_relative_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The process works in another folder, and finds the request and the model all the same."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+        Path("relative").mkdir()
+        code = (
+            "import json, os, sys; folder = json.load(open(sys.argv[1]))['folder']; "
+            "print(os.listdir(folder), os.environ['CUDA_DEVICE_ORDER'], os.path.isabs(sys.argv[2])); sys.exit(3)"
+        )
+        command = [sys.executable, "-c", code]
+        cases, log = [case_of("pusa-v0.5")], tmp_path / "log"
+        (row,) = measure_model(tiny("pusa-v0.5"), cases, Path("relative"), log, command=command, patience=120)
+        said = log.read_text()
+        assert "ended with exit code 3" in row.words and "'transformer'" in said and "PCI_BUS_ID True" in said
+        assert not list(Path("relative").iterdir())
+
+    def test_a_folder_that_cannot_be_written_is_one_sentence(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        for folder in (tmp_path / "file", tmp_path / "none"):
+            with pytest.raises(UserError, match=r"cannot be written: .*--folder\.$"):
+                list(measure_model(tiny("pusa-v0.5"), [case_of("pusa-v0.5")], folder, tmp_path / "log"))
+            with pytest.raises(UserError, match=r"cannot be written: .*--folder\.$"):
+                folder_of(folder)
+        with pytest.raises(UserError, match="cannot be written"):
+            log = tmp_path / "file" / "log"
+            list(measure_model(tiny("pusa-v0.5"), [case_of("pusa-v0.5")], tmp_path, log, command=["none"]))
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
     def test_what_cannot_be_tried_starts_no_process(self, run: Any) -> None:
         (row,) = run("no-such-program", free_ram_bytes=10**9)
@@ -454,6 +492,27 @@ class TestCommand:
         assert case.work.machine.gpu_name == "H100"
         old = case_of("pusa-v0.5", compute=(7, 5))
         assert old.plan.dtype == "fp16", "a GPU without bf16 is not asked for it"
+
+    @pytest.mark.parametrize(("model", "clip"), [("pusa-v1", ((1280, 720), 81)), ("hunyuan-video", ((1280, 720), 129))])
+    def test_a_plan_needs_no_package_that_is_not_here(self, model: str, clip: Any) -> None:
+        """requirements.txt has no torchao, and a row that asks for it would be a missed goal."""
+        assert case_of(model, vram=12, clip=clip).plan.quantization == "int8"
+        there = imagined(80, 256).packages
+        lacking = case_of(model, vram=12, clip=clip, packages=tuple(name for name in there if name != "torchao"))
+        assert lacking.plan.quantization not in ("int8", "fp8")
+        bare = case_of(model, vram=12, clip=clip, packages=(), platform="win32")
+        assert not {bare.plan.quantization, bare.plan.text_quantization} & {"int8", "fp8", "nf4", "int8-bnb"}
+
+    def test_models_are_written_to_the_data_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The folder for temporary files may be in memory, where the weights would take what is measured."""
+        monkeypatch.setenv("PUSA_DATA_DIR", str(tmp_path / "100% data"))
+        assert folder_of(None) == tmp_path / "100% data" and folder_of(tmp_path) == tmp_path
+        assert not list((tmp_path / "100% data").iterdir())
+        with pytest.raises(SystemExit):
+            memory.main(["--help"])
+        assert "by default the data folder, " in " ".join(capsys.readouterr().out.split())
 
     def test_what_the_disk_must_hold_is_said_before(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         model, case = random_model(entries()["pusa-v1"]), case_of("pusa-v1", clip=((832, 480), 81))

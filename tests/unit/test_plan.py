@@ -6,13 +6,14 @@ import itertools
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pusa_app.errors import ModelError
 from pusa_app.models.entry import entries
-from pusa_app.models.machine import GPUS, Machine, imagined, parse_nvidia, this_machine
+from pusa_app.models.machine import GPUS, Machine, gpu_bytes_used, imagined, parse_nvidia, this_machine
 from pusa_app.models.plan import (
     CHOICES,
     PROCESS,
@@ -361,3 +362,16 @@ class TestMachine:
         assert parse_nvidia(answer, "GPU-bb")["gpu_bytes"] == 24564 * 1024**2
         assert parse_nvidia("No devices were found") == {}
         assert parse_nvidia("0, GPU-a, Thing, [N/A], x") == {}
+
+    def test_what_is_used_is_that_of_the_gpu_that_programs_see_first(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        assert gpu_bytes_used() is None, "nvidia-smi may not be there"
+        program = tmp_path / "nvidia-smi"
+        program.write_text("#!/bin/sh\necho '0, GPU-aa11, 300'\necho '1, GPU-bb22, 500'\necho '2, GPU-cc33, [N/A]'\n")
+        program.chmod(0o755)
+        for visible, megabytes in (("0", 300), ("1,0", 500), ("GPU-bb", 500), ("2", None), ("MIG-x", None), ("", None)):
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+            assert gpu_bytes_used() == (None if megabytes is None else megabytes * 1024**2), visible
