@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import torch
 
 _EXPERTS = ("high", "low")
+MOST_HASHED = 1024**3  # bytes, a second or two
 _IN_FOLDERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 
 _log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class LoraReport:
     """What became of one LoRA: how many layers and parameters of the model it changes, and which of its own found no
-    place. sha256: of the file, which tells it from others of its name; "" where it could not be read."""
+    place. sha256: of the file, which tells it from others of its name; "" where nobody knows."""
 
     name: str
     strength: float
@@ -134,12 +135,14 @@ def mark_of(choices: Iterable[LoraChoice]) -> str:
 
 
 def hash_of(path: Path) -> str:
-    """The SHA-256 of a LoRA's file; "" where it cannot be read."""
+    """The SHA-256 of a LoRA's file; "" where it cannot be read, or to read it all would make a run wait."""
     try:
         real, status = path.resolve(), path.stat()
         # The cache of the hub calls large files by their hash.
         named = re.fullmatch(r"[0-9a-f]{64}", real.name) and real.parent.name == "blobs"
-        return real.name if named else _hash_of(real, status.st_size, status.st_mtime_ns)
+        if named or status.st_size > MOST_HASHED:
+            return real.name if named else ""
+        return _hash_of(real, status.st_size, status.st_mtime_ns)
     except OSError:
         return ""
 

@@ -42,13 +42,21 @@ const lora = field(hub_form, WORDS.hub_field, make('input', 'm-input m-path'));
 lora.type = 'text';
 lora.spellcheck = false;
 lora.placeholder = WORDS.hub_example;
-make('button', 'q-button', hub_form, WORDS.hub_get).type = 'submit';
+const get_lora = make('button', 'q-button', hub_form, WORDS.hub_get);
+get_lora.type = 'submit';
 const hub_failed = make('p', 'm-message', hub);
 hub_failed.setAttribute('role', 'alert');
-let asked_for = '';
+let asked_for = '', looking = false, looked;  // the number of the last answer
+const showLooking = () => {
+  get_lora.disabled = looking;
+  write(get_lora, looking ? WORDS.hub_looking : WORDS.hub_get);
+};
 hub_form.addEventListener('submit', event => {
   event.preventDefault();
+  if (looking) return;
   asked_for = lora.value;
+  looking = true;
+  showLooking();
   trigger('hub', { place: lora.value });
 });
 
@@ -204,6 +212,11 @@ function draw() {
   show(disk, value.disk);
   show(host, value.models && !value.may);
   for (const part of [hub, own, access]) show(part, value.may);
+  if (value.looked && value.looked !== looked) {
+    looked = value.looked;
+    looking = false;
+    showLooking();
+  }
   write(hub_failed, value.failed);
   show(hub_failed, value.failed);
   // What was asked for is on the list now: the field is for the next.

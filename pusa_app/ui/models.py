@@ -70,7 +70,8 @@ class Models:
         with_form = [self.view, self.guide, *form.with_model_outputs]
         self.view.act(self._act_and_choose, form.with_model_inputs, with_form, **QUIET).then(**form.news)
         self.view.add(self._add, None, out, **QUIET)
-        self.view.hub(self._hub, None, out, **QUIET)
+        # Also after a mistake, which leaves everything else as it was: the field waits until then.
+        self.view.hub(self._hub, None, out, **QUIET).then(self._looked, None, self.view, **QUIET)
         self.view.token(self._token, None, out, **QUIET)
 
     # --- events ------------------------------------------------------------------------------------------------------
@@ -150,6 +151,10 @@ class Models:
         gr.Info(words.format(title=entry.title, summary=entry.summary), duration=8)
         return self._all(request)
 
+    def _looked(self, request: gr.Request) -> dict[str, Any]:
+        """The page, told that what was asked of the hub is answered."""
+        return self._all(request)[0] | {"looked": next(COUNT)}
+
     def _token(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         with told_to_user():
             self._check(request)
@@ -187,12 +192,15 @@ def models_value(
     home: Home, downloads: Downloads, may: bool, asked: str = "", found: list[State] | None = None
 ) -> dict[str, Any]:
     """What the page shows. may: whoever looks may change things. asked: the model whose removal is asked about. found:
-    what is here, where that is known already. failed: why a LoRA that is not on the list any more was not kept.
+    what is here, where that is known already. failed: why a LoRA that is not on the list any more was not kept. What a
+    person asked the hub for, and what became of it, is told to whoever may until it is here.
 
     models: rows, in the order of the catalogue; active: whether anything changes by itself; asked: {id, words, sure
     (what its button says), at (a number that is new)}.
     """
     found = states(home) if found is None else found
+    if not may:
+        found = [state for state in found if state.entry is None or not state.entry.hub or state.state == "here"]
     rows = [_row(state, downloads.get(state.id), may) for state in found]
     value: dict[str, Any] = {"models": rows, "may": may, "active": bool(downloads.running), "asked": {}, "failed": ""}
     if may:
@@ -224,7 +232,7 @@ def _row(state: State, download: Download | None, may: bool) -> dict[str, Any]:
     if may and state.own_files:
         row["where"] = list(state.own_files)
     if download is not None and state.state != "here":
-        row |= _progress(download, state)
+        row |= _progress(download, state, may)
     elif state.state == "partial" and state.size:
         row["fraction"] = min(1.0, state.have / state.size)
         row["figures"] = [strings.MODELS_OF.format(have=size_words(state.have), size=size_words(state.size))]
@@ -291,10 +299,11 @@ def _size(state: State) -> str:
     return f"{strings.MODELS_ABOUT if state.about else ''}{size_words(state.size)}"
 
 
-def _progress(download: Download, state: State) -> dict[str, Any]:
+def _progress(download: Download, state: State, may: bool) -> dict[str, Any]:
     step = download.step
     if download.state == "failed":
-        return {"message": download.message, **_rest(state)}
+        # It may say where things are on this disk.
+        return {"message": download.message if may else strings.MODELS_FAILED, **_rest(state)}
     if download.state != "running":
         return _rest(state)
     if step.phase != "downloading":

@@ -234,6 +234,7 @@ MODELS = {
     "hub_field": "Repository or address",
     "hub_example": "OWNER/REPO or https://huggingface.co/…",
     "hub_get": "Download it",
+    "hub_looking": "Looking at the hub…",
     "token": "Access token",
     "token_field": "Token of huggingface.co",
     "token_help": "Only gated models need one. It is kept where all programs of Hugging Face look for it.",
@@ -311,6 +312,7 @@ MODELS_REMOVED = "{title} is deleted; {size} are free again."
 MODELS_FORGOTTEN = "{title} is off the list; your folder is as it was."
 MODELS_ADDED = "{id} is on the list now."
 MODELS_HUB_NO_NAME = "Write which LoRA: OWNER/REPO, or its address at huggingface.co."
+MODELS_FAILED = "The download failed."
 MODELS_HUB_COMES = "{title} is on its way. {summary}"
 MODELS_HUB_HERE = "{title} is here already. {summary}"
 MODELS_LORA = "LoRA"

@@ -743,6 +743,20 @@ class TestPage:
         (row,) = [row for row in models_value(home, Told(home), True)["models"] if row["id"] == entry.id]
         assert [verb for verb, _ in row["can"]] == ["download", "ask"]
 
+    def test_a_stranger_sees_no_names_of_what_is_not_here(self, hub, home, page):
+        hub.add("me/private", {NAME: WAN}, private=True, allowed={"hf_good"})
+        hub.tokens = {"hf_good": "me"}
+        entry = ask(home, "me/private", "hf_good")
+        stranger, *_ = page._all(request(**{"x-forwarded-for": "203.0.113.7"}))
+        assert "private" not in json.dumps(stranger) and "me/private" in json.dumps(page._all(request())[0])
+        fetch(home, entry, token="hf_good")
+        stranger, *_ = page._all(request(**{"x-forwarded-for": "203.0.113.7"}))
+        assert entry.id in {row["id"] for row in stranger["models"]}  # it can be used here
+
+    def test_the_field_is_told_that_it_was_answered(self, hub, home, page):
+        first, second = page._looked(request())["looked"], page._looked(request())["looked"]
+        assert 0 < first < second and "looked" not in page._all(request())[0]
+
     def test_a_download_whose_row_is_gone_is_told(self, home):
         value = models_value(home, Told(home, Download("gone-1", "failed", message="It is for none.")), True)
         assert value["failed"] == "It is for none."

@@ -82,6 +82,13 @@ def test_who_may_not_is_offered_nothing_and_told_no_places(home):
     assert str(home.data_dir.parent) not in json.dumps(value)
 
 
+def test_why_a_download_failed_is_told_to_whoever_has_the_disk(home):
+    failed = Download("pusa-v0.5", "failed", message="/home/me/.cache/huggingface cannot be written: Read-only.")
+    assert row(home, "pusa-v0.5", failed)["message"] == failed.message
+    told = row(home, "pusa-v0.5", failed, may=False)
+    assert told["message"] == "The download failed." and "/home/me" not in json.dumps(told)
+
+
 @pytest.mark.parametrize(
     ("shared", "headers", "may"),
     [
