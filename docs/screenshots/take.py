@@ -133,7 +133,7 @@ def take_queue(page: Any, look: str) -> None:
     open_page(page, "Create")
     page.wait_for_function("/Step 1\\d\\d/.test(document.querySelector('#stage')?.innerText || '')")
     save(page, f"running-{look}")
-    page.wait_for_function("!document.querySelector('#page-queue-button').dataset.count")
+    page.wait_for_function("!document.querySelector('#page-queue-button')?.dataset.count")
     page.fill("#steps input[type=number]", "20")
     page.locator("#advanced button").first.click()
 

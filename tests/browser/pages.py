@@ -71,8 +71,8 @@ def new_video(page: Any, before: str, folder: Path) -> np.ndarray:
 def video_frames(page: Any, folder: Path) -> np.ndarray:
     """Wait for the player, see that it plays, and return the frames of what it shows: uint8 (n, H, W, 3)."""
     page.wait_for_selector("#player video")
-    page.wait_for_function("document.querySelector('#player video').readyState >= 2")
-    page.wait_for_function("document.querySelector('#player video').currentTime > 0")
+    page.wait_for_function("document.querySelector('#player video')?.readyState >= 2")
+    page.wait_for_function("document.querySelector('#player video')?.currentTime > 0")
     source = page.evaluate("document.querySelector('#player video').currentSrc")
     file = folder / "shown.mp4"
     file.write_bytes(page.request.get(source).body())

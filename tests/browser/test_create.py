@@ -34,8 +34,8 @@ def test_a_prompt_becomes_a_video(
     shot(page, "light-idle")
     generate(page, "a <b>blue</b> ${1+1} {{value}} thing")
     page.wait_for_selector(".stage.has-picture")
-    page.wait_for_function("/Step \\d of 8/.test(document.querySelector('.stage-step').textContent)")
-    page.wait_for_function("/left/.test(document.querySelector('.stage-left').textContent)")
+    page.wait_for_function("/Step \\d of 8/.test(document.querySelector('.stage-step')?.textContent)")
+    page.wait_for_function("/left/.test(document.querySelector('.stage-left')?.textContent)")
     shot(page, "light-running")
     assert video_frames(page, tmp_path).shape == (37, 64, 64, 3)
     assert page.is_hidden("#stage") and page.is_hidden("#cancel")
@@ -116,7 +116,7 @@ def test_an_example_runs_in_one_click_and_its_settings_come_back(
     page.fill("#prompt textarea", "something else")
     page.click("#reuse")
     page.wait_for_selector("#image-group", state="visible")
-    page.wait_for_function("/yellow cross/.test(document.querySelector('#prompt textarea').value)")
+    page.wait_for_function("/yellow cross/.test(document.querySelector('#prompt textarea')?.value)")
     page.wait_for_selector("#image img")
     assert page.input_value("#seed input") == "2"
     assert page.get_by_role("tab", name="Image to video").get_attribute("aria-selected") == "true"

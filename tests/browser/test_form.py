@@ -207,7 +207,7 @@ def test_advice_and_length(server: Server, visitor: Callable[..., Any], files: P
     said(page, ".te-notice", "Keyframe 2 moved from slot 6 to 4.")
     page.locator(".te-card").first.focus()
     page.keyboard.press("Control+z")
-    page.wait_for_function("document.querySelector('#length input[type=number]').value === '37'")
+    page.wait_for_function("document.querySelector('#length input[type=number]')?.value === '37'")
     # A length that is typed digit by digit is out of reach on the way.
     page.click("#length input[type=number]")
     page.keyboard.press("Control+a")

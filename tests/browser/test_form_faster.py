@@ -40,7 +40,7 @@ def test_they_are_in_the_recipe_and_come_back(
     new_video(page, "", tmp_path)
     put(page, cache="0", low="0")
     page.get_by_role("button", name="Use these settings").click()
-    page.wait_for_function("f => document.querySelector(f).value === '0.2'", arg=CACHE)
+    page.wait_for_function("f => document.querySelector(f)?.value === '0.2'", arg=CACHE)
     assert [page.input_value(field) for field in (CACHE, HIGH, LOW)] == ["0.2", "1", "0.5"]
 
 
@@ -50,6 +50,6 @@ def test_a_model_without_blocks_says_so(server: Server, visit: Callable[..., Any
     assert page.is_enabled(CACHE)
     put(page, cache="0.2")
     choose_model(page, "Fake")
-    page.wait_for_function("f => document.querySelector(f).disabled", arg=CACHE)
+    page.wait_for_function("f => document.querySelector(f)?.disabled", arg=CACHE)
     assert "This model has no blocks to cache." in page.locator("#cache").inner_text()
     assert page.input_value(CACHE) == "0"

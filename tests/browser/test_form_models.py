@@ -108,7 +108,7 @@ def strength(page: Any, title: str) -> Any:
 
 def with_narrow(page: Any) -> None:
     choose_model(page, "Narrow")
-    page.wait_for_function("document.querySelector('#length input[type=number]').value === '7'")
+    page.wait_for_function("document.querySelector('#length input[type=number]')?.value === '7'")
     page.locator("#advanced button").first.click()
     page.locator("#steps").wait_for()
 
@@ -138,7 +138,7 @@ def test_a_model_offers_what_it_was_trained_for(server: Server, visit: Visit) ->
     assert not page.locator(".task-why").is_visible()
 
     choose_model(page, "Fake")
-    page.wait_for_function("document.querySelector('#length input[type=number]').value === '37'")
+    page.wait_for_function("document.querySelector('#length input[type=number]')?.value === '37'")
     assert tab(page, "Restyle").get_attribute("aria-selected") == "true"
     assert tab(page, "Extend").get_attribute("aria-disabled") == "false"
 
@@ -156,7 +156,7 @@ def test_loras_are_chosen_used_told_and_come_back(
     assert strength(page, "Turbo").input_value() == "0.8"
     assert "Known to work from 0.5 to 1." in page.locator(".lora").inner_text()
     page.get_by_role("button", name="Use its 2 steps at guidance 1").click()
-    page.wait_for_function("document.querySelector('#steps input[type=number]').value === '2'")
+    page.wait_for_function("document.querySelector('#steps input[type=number]')?.value === '2'")
     assert page.input_value("#guidance input[type=number]") == "1"
     page.get_by_role("button", name="Take off: Turbo").click()
     page.fill("#steps input[type=number]", "3")

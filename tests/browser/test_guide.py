@@ -103,7 +103,7 @@ def test_two_clicks_to_a_real_model(server: Server, hub: Hub, visit: Visit, shot
     page.get_by_role("button", name="Use it").click()
     page.locator("#guide").wait_for(state="hidden")
     page.locator("#length input[type=number]").first.wait_for()
-    page.wait_for_function("document.querySelector('#length input[type=number]').value === '85'")
+    page.wait_for_function("document.querySelector('#length input[type=number]')?.value === '85'")
     page.locator("#advanced button").first.click()
     assert page.get_by_label("Model", exact=True).input_value() == "Pusa V0.5"
     assert page.input_value("#steps input[type=number]") == "40"

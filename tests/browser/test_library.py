@@ -68,7 +68,7 @@ def cards(page: Any, count: int) -> list[str]:
 def open_card(page: Any, title: str) -> None:
     page.locator(".lib-open", has_text=title).click()
     page.wait_for_selector(".lib-one", state="visible")
-    page.wait_for_function("document.querySelector('.lib-player').readyState >= 2")
+    page.wait_for_function("document.querySelector('.lib-player')?.readyState >= 2")
 
 
 def drop(page: Any, path: Path, on: str = "body") -> None:
@@ -89,7 +89,7 @@ def drop(page: Any, path: Path, on: str = "body") -> None:
 
 def prompt_is(page: Any, words: str) -> None:
     page.wait_for_selector("#prompt textarea", state="visible")
-    page.wait_for_function("words => document.querySelector('#prompt textarea').value === words", arg=words)
+    page.wait_for_function("words => document.querySelector('#prompt textarea')?.value === words", arg=words)
 
 
 def save_as(page: Any, folder: Path, kind: str, *, quality: str = "", bare: bool = False) -> Path:
@@ -123,7 +123,7 @@ def test_found_starred_deleted_and_back(server: Server, visit: Visit, shot: Shot
     page.wait_for_function("document.querySelectorAll('.lib-picture[src^=\"data:image/jpeg\"]').length === 3")
     assert page.locator(".lib-usage").inner_text().startswith("3 videos, ")
     page.select_option(".lib-select[aria-label=Order]", "oldest")
-    page.wait_for_function("document.querySelector('.lib-title').textContent === 'a blue circle'")
+    page.wait_for_function("document.querySelector('.lib-title')?.textContent === 'a blue circle'")
     page.fill(".lib-search", "STAR yellow")
     assert cards(page, 1) == [STAR]
     page.fill(".lib-search", "zebra")
@@ -149,7 +149,7 @@ def test_found_starred_deleted_and_back(server: Server, visit: Visit, shot: Shot
     page.keyboard.press("Delete")
     assert first not in cards(page, 2)
     assert page.evaluate("document.activeElement.className") == "lib-open", "the focus stays in the list"
-    page.wait_for_function("document.querySelector('.lib-usage').textContent.startsWith('2 videos')")
+    page.wait_for_function("document.querySelector('.lib-usage')?.textContent.startsWith('2 videos')")
     page.get_by_role("button", name="Undo").click()
     assert first in cards(page, 3)
     for card in page.locator(".lib-pick").all()[:2]:
@@ -234,7 +234,7 @@ def test_one_video_is_told_used_and_gone_on_from(server: Server, visit: Visit, s
     page.fill(".lib-search", "circle")
     cards(page, 1)
     open_card(page, CIRCLE)
-    page.wait_for_function("document.querySelector('.lib-player').currentTime > 0.2")
+    page.wait_for_function("document.querySelector('.lib-player')?.currentTime > 0.2")
     facts = dict(
         zip(page.locator(".lib-one dt").all_inner_texts(), page.locator(".lib-one dd").all_inner_texts(), strict=True)
     )
@@ -279,7 +279,7 @@ def test_a_sweep_is_one_entry(server: Server, visit: Visit) -> None:
     page.locator(".lib-chip[aria-pressed=true]", has_text="seed 6").wait_for()
     page.locator(".lib-acts").get_by_role("button", name="Use settings").click()
     prompt_is(page, "swept")
-    page.wait_for_function("document.querySelector('#seed input').value === '6'")
+    page.wait_for_function("document.querySelector('#seed input')?.value === '6'")
 
 
 def test_two_are_compared_in_step(server: Server, visit: Visit, shot: Shot) -> None:

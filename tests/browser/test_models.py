@@ -197,14 +197,14 @@ def test_a_folder_of_ones_own(server: Server, visit: Visit, tiny_mochi: Path, tm
     assert "mine <b>" in row(page, "mine-b").inner_text()
     # The form holds it when it goes: then the form goes back to the usual model.
     choose_model(page, "mine <b>")
-    page.wait_for_function("document.querySelector('#length input[type=number]').value === '85'")
+    page.wait_for_function("document.querySelector('#length input[type=number]')?.value === '85'")
     open_models(page)
     row(page, "mine-b").get_by_role("button", name="Forget…").click()
     row(page, "mine-b").get_by_role("button", name="Take it off the list").click()
     row(page, "mine-b").wait_for(state="detached")
     assert (tiny_mochi / "model_index.json").is_file()
     page.get_by_role("tab", name="Create").click()
-    page.wait_for_function("document.querySelector('#length input[type=number]').value !== '85'")
+    page.wait_for_function("document.querySelector('#length input[type=number]')?.value !== '85'")
     before = shown(page)
     generate(page, "a red ball moves right")
     assert len(new_video(page, before, tmp_path)) > 0
@@ -221,11 +221,17 @@ def test_a_lora_of_the_hub_by_its_address(server: Server, hub: Hub, visit: Visit
     place.fill("tests/two")
     page.get_by_role("button", name="Download it").click()
     assert "has 2 files: a.safetensors, b.safetensors. Say which" in toasts(page)[0]
-    place.fill(f"{hub.url}/tests/style/tree/main")
+    # A hub that answers slowly is waited for once, and the page says so.
+    get = page.locator(".m-form button[type=submit]").first
+    hub.rate = 2000
+    place.fill("tests/style")
     page.get_by_role("button", name="Download it").click()
+    page.get_by_role("button", name="Looking at the hub…").wait_for()
+    assert get.is_disabled()
+    hub.rate = 0
     lora = page.locator(".m-row", has_text="A LoRA of tests/style for mini.")
     lora.locator(".m-chip", has_text="ready").wait_for()
-    assert place.input_value() == ""
+    assert place.input_value() == "" and get.is_enabled() and get.inner_text() == "Download it"
     lora.scroll_into_view_if_needed()
     shot(page, "models-lora")
     choose_model(page, "mini")

@@ -111,8 +111,8 @@ def test_generate_returns_at_once_with_a_place_in_the_queue(server: Server, visi
     wait_for_names(page, ["second"] * 3)
     facts = page.locator(".q-waiting .q-facts").all_inner_texts()
     assert [f"seed {41 + n}" in text for n, text in enumerate(facts)] == [True] * 3, facts
-    page.wait_for_function("/Step \\d+ of 200/.test(document.querySelector('.q-running .q-step').textContent)")
-    page.wait_for_function("/MB|GB/.test(document.querySelector('.q-running .q-figures').textContent)")
+    page.wait_for_function("/Step \\d+ of 200/.test(document.querySelector('.q-running .q-step')?.textContent)")
+    page.wait_for_function("/MB|GB/.test(document.querySelector('.q-running .q-figures')?.textContent)")
     shot(page, "queue-page")
     # Clearing asks first, and leaves what runs alone.
     page.click(".q-clear")
@@ -274,7 +274,7 @@ def test_a_waiting_video_is_edited_duplicated_and_held(server: Server, visit: Vi
     begin(page, "runs", "one", "two")
     open_queue(page)
     press(page, "one", "edit")
-    page.wait_for_function("document.querySelector('#prompt textarea').value === 'one'")
+    page.wait_for_function("document.querySelector('#prompt textarea')?.value === 'one'")
     page.locator("#generate", has_text="Save to the queue").wait_for()
     page.locator("#editing", has_text="one").wait_for()
     shot(page, "queue-editing")
@@ -282,7 +282,7 @@ def test_a_waiting_video_is_edited_duplicated_and_held(server: Server, visit: Vi
     page.locator(".q-held", has_text="Held while you edit it").wait_for()
     open_create(page)
     generate(page, "one, mended")
-    page.wait_for_function("document.querySelector('#generate').textContent.trim() === 'Generate'")
+    page.wait_for_function("document.querySelector('#generate')?.textContent.trim() === 'Generate'")
     assert page.is_hidden("#editing")
     open_queue(page)
     wait_for_names(page, ["one, mended", "two"])
@@ -336,7 +336,7 @@ def test_a_paused_queue_begins_nothing_until_it_goes_on(server: Server, visit: V
 def test_a_cancelled_run_goes_on_from_its_step_or_begins_anew(server: Server, visit: Visit, shot: Shot) -> None:
     page = visit(server.url)
     begin(page, "to be resumed")
-    page.wait_for_function("/Step (1[5-9]|[2-9]\\d) of 200/.test(document.querySelector('.stage-step').textContent)")
+    page.wait_for_function("/Step (1[5-9]|[2-9]\\d) of 200/.test(document.querySelector('.stage-step')?.textContent)")
     open_queue(page)
     press(page, "to be resumed", "cancel", "running")
     wait_for_names(page, ["to be resumed"], "ended")
@@ -457,7 +457,7 @@ def test_a_killed_program_comes_back_with_its_queue(program: Program, visit: Vis
     page, idle = visit(program.url), visit(program.url)
     steps(page, 120)
     generate(page, "cut off")
-    page.wait_for_function("/Step ([6-9]|\\d\\d) of 120/.test(document.querySelector('.stage-step').textContent)")
+    page.wait_for_function("/Step ([6-9]|\\d\\d) of 120/.test(document.querySelector('.stage-step')?.textContent)")
     page.fill("#steps input[type=number]", "3")
     page.fill("#count input", "2")
     generate(page, "waits")
@@ -477,8 +477,8 @@ def test_a_killed_program_comes_back_with_its_queue(program: Program, visit: Vis
             "&& document.querySelector('#generate')",
             arg=before,
         )
-    page.wait_for_function("document.querySelector('#prompt textarea').value === 'typed, and not sent'")
-    idle.wait_for_function("document.querySelector('#prompt textarea').value.startsWith('typed by somebody')")
+    page.wait_for_function("document.querySelector('#prompt textarea')?.value === 'typed, and not sent'")
+    idle.wait_for_function("document.querySelector('#prompt textarea')?.value.startsWith('typed by somebody')")
     words = "1 video was interrupted and 2 videos were waiting when the program ended."
     page.locator("#resume-create", has_text=words).wait_for()
     assert idle.locator(".resume:visible").count() == 0, "it is nobody else's business"
@@ -493,7 +493,7 @@ def test_a_killed_program_comes_back_with_its_queue(program: Program, visit: Vis
     page.reload()
     page.locator("#resume-create .resume-go", has_text="Resume 3 jobs").click()
     page.wait_for_function("document.querySelectorAll('.history-frame img[src]').length === 3")
-    page.wait_for_function("!document.querySelector('#page-queue-button').dataset.count")
+    page.wait_for_function("!document.querySelector('#page-queue-button')?.dataset.count")
     assert sorted(path.name.split("-")[0] for path in tmp_path.glob("data/results/*.mp4")) == ["cut", "waits", "waits"]
     assert page.locator(".resume:visible").count() == 0
 

@@ -176,6 +176,6 @@ def test_a_result_goes_on(server: Server, visit: Callable[..., Any], clips: Clip
 
     choose(page, "Keyframes")
     page.evaluate("() => { const v = document.querySelector('#player video'); v.pause(); v.currentTime = 1; }")
-    page.wait_for_function("document.querySelector('#player video').currentTime === 1")
+    page.wait_for_function("document.querySelector('#player video')?.currentTime === 1")
     page.get_by_text("Frame from the player").click()
     assert len(keyframes(page, 2)) == 2

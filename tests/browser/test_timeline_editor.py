@@ -526,7 +526,7 @@ def test_save_and_load(url: str, visit: Callable[..., Editor], files: Path, cach
     dropped(editor, saved, editor.slot(0), "drop")
     assert facts(editor.told(lambda t: len(t.keyframes) == 3)) == facts(before)
     page.locator(".te-card").nth(0).click()
-    page.wait_for_function("document.querySelector('.te-focus img').naturalWidth === 180")
+    page.wait_for_function("document.querySelector('.te-focus img')?.naturalWidth === 180")
 
 
 def test_python_changes_the_editor(url: str, visit: Callable[..., Editor], shot: Callable[..., None]) -> None:
@@ -570,21 +570,21 @@ def test_python_changes_the_editor(url: str, visit: Callable[..., Editor], shot:
     assert entry.inner_text() == "a <b>cat</b> {{value}}"
     shot(page, "editor-library")
     entry.click()
-    page.wait_for_function("/^library_pick one \\d$/.test(document.querySelector('#event textarea').value)")
+    page.wait_for_function("/^library_pick one \\d$/.test(document.querySelector('#event textarea')?.value)")
 
     page.wait_for_selector(".te-do-take")
     page.evaluate("document.querySelector('#player video').currentTime = 1")
-    page.wait_for_function("document.querySelector('#player video').currentTime === 1")
+    page.wait_for_function("document.querySelector('#player video')?.currentTime === 1")
     page.wait_for_selector(".te-playhead")
     line = page.locator(".te-playhead").bounding_box()["x"]
     cell = page.locator(".te-cell").nth(2).bounding_box()
     assert cell["x"] < line < cell["x"] + cell["width"], "1 s is frame 12, the last of slot 2"
     shot(page, "editor-playhead")
     page.click(".te-do-take")
-    page.wait_for_function("/^take \\d 1.00$/.test(document.querySelector('#event textarea').value)")
+    page.wait_for_function("/^take \\d 1.00$/.test(document.querySelector('#event textarea')?.value)")
     ruler = page.locator(".te-ruler").bounding_box()
     page.mouse.click(ruler["x"] + 10, ruler["y"] + 10)
-    page.wait_for_function("document.querySelector('#player video').currentTime < 0.08")
+    page.wait_for_function("document.querySelector('#player video')?.currentTime < 0.08")
     page.evaluate("document.querySelector('#player video').remove()")
     page.wait_for_selector(".te-do-take", state="hidden")
 
