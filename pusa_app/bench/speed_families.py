@@ -82,9 +82,9 @@ class Family(ABC):
         """For a CPU: as many tokens in every family."""
         return StepSize(height=8 * self.patch, width=12 * self.patch)
 
-    def tokens(self, z: torch.Tensor) -> int:
-        """Of a slot of latents (1, C, F, h, w)."""
-        return z[0, 0, 0].numel() // self.patch**2
+    def tokens(self, height: int, width: int) -> int:
+        """Of a slot of height x width latents."""
+        return height * width // self.patch**2
 
     @property
     def there(self) -> bool:
@@ -135,7 +135,8 @@ class Family(ABC):
         )
 
     def variants(self, stock: Any, ours: Any, given: Inputs) -> Variants:
-        """STOCK as its pipeline calls it, OURS, REPEATED, and what else there is to compare."""
+        """STOCK as its pipeline calls it, OURS, REPEATED, and what else there is to compare; without STOCK where this
+        program runs diffusers' own class as the pipeline does."""
         text, mask = given.text, given.mask
         found: Variants = {STOCK: lambda: self.forward(stock, given, given.one_time, text, mask)}
         if self.trims:
@@ -149,7 +150,7 @@ class Family(ABC):
 
     def repeated(self, stock: Any, ours: Any, given: Inputs) -> torch.Tensor:
         """With a row of modulation for every token: diffusers' own way for families that take a time per token."""
-        times = given.times.repeat_interleave(self.tokens(given.z), dim=1)
+        times = given.times.repeat_interleave(self.tokens(*given.z.shape[3:]), dim=1)
         return self.forward(stock, given, times, given.text, given.mask)
 
     @abstractmethod
@@ -188,8 +189,9 @@ class Wan(Family):
 
 
 class SkyReels(Wan):
-    """This program runs diffusers' own class as its pipeline for diffusion forcing does: with modulation repeated for
-    every token. What that costs shows beside one time for all slots, which the class takes too."""
+    """This program runs diffusers' own class as its pipeline for diffusion forcing does, with modulation repeated for
+    every token: there is no other step to compare it with. What a time per slot costs there shows beside one time for
+    all slots, which the class takes too."""
 
     model = "skyreels-v2-df"
     stock = ours = "diffusers", "SkyReelsV2Transformer3DModel"
@@ -199,9 +201,7 @@ class SkyReels(Wan):
         return {"num_attention_heads": 40, "ffn_dim": 13824, "num_layers": layers or 40}
 
     def variants(self, stock: Any, ours: Any, given: Inputs) -> Variants:
-        equal = given.one_time[:, None].expand_as(given.times)
         return {
-            STOCK: lambda: self.forward(stock, given, equal, given.text, None),
             OURS: lambda: self.step(ours, given),
             ONE_TIME: lambda: self.forward(stock, given, given.one_time, given.text, None),
         }
@@ -246,7 +246,7 @@ class Hunyuan(Family):
         return model(given.z, times, text, mask, given.pooled, guidance, return_dict=False)[0]
 
     def repeated(self, stock: Any, ours: Any, given: Inputs) -> torch.Tensor:
-        embed, tokens = ours._embed_conditions, self.tokens(given.z)
+        embed, tokens = ours._embed_conditions, self.tokens(*given.z.shape[3:])
         ours._embed_conditions = lambda *some: embed(*some).repeat_interleave(tokens, dim=1)
         try:
             return self.forward(ours, given, given.times, given.text, given.mask)
