@@ -19,7 +19,19 @@ from pusa_app.errors import UserError
 from pusa_app.models.entry import Entry, entries
 from pusa_app.models.fitting import work_for
 from pusa_app.models.machine import GIB, Machine, imagined
-from pusa_app.models.plan import ACHIEVED, CONTEXT, DISK, PCIE, PROCESS, USABLE, USABLE_RAM, MemoryPlan, best
+from pusa_app.models.plan import (
+    ACHIEVED,
+    CONTEXT,
+    DISK,
+    PCIE,
+    PROCESS,
+    USABLE,
+    USABLE_RAM,
+    MemoryPlan,
+    Work,
+    best,
+    swaps,
+)
 from pusa_app.outputs import writable
 from pusa_app.pace import clock
 from pusa_app.settings import default_data_dir
@@ -199,24 +211,24 @@ def lines(models: Sequence[Entry], profiles: Sequence[tuple[int, int, str]] = PR
             yield "|---|---|---|---|---|---|"
             for vram, ram, gpu in profiles:
                 work = work_for(entry.id, imagined(vram, ram, gpu), size, frames)
-                yield _row(vram, ram, gpu, best(work))
+                yield _row(vram, ram, gpu, work, best(work))
 
 
-def _row(vram: int, ram: int, gpu: str, found: MemoryPlan) -> str:
+def _row(vram: int, ram: int, gpu: str, work: Work, found: MemoryPlan) -> str:
     if not found.fits:
         return f"| {vram} GB | {ram} GB | does not fit | {found.vram / 1e9:.1f} GB | {found.ram / 1e9:.1f} GB | |"
     time = f"{clock(found.seconds)} ({gpu})" if found.seconds is not None else ""
     used = f"{found.vram / 1e9:.1f} of {vram * GIB / 1e9:.1f} GB"
-    return f"| {vram} GB | {ram} GB | {_words(found)} | {used} | {found.ram / 1e9:.1f} GB | {time} |"
+    return f"| {vram} GB | {ram} GB | {_words(found, work)} | {used} | {found.ram / 1e9:.1f} GB | {time} |"
 
 
-def _words(found: MemoryPlan) -> str:
+def _words(found: MemoryPlan, work: Work) -> str:
     """A plan in the fewest words."""
+    one_waits = swaps(work.architecture, found.quantization, found.offload)
+    stays = "experts take turns" if one_waits else "all on the GPU"
     parts = [
         "bf16" if found.quantization == "none" else found.quantization,
-        {"none": "all on the GPU", "model": "parts take turns", "group": "blocks streamed", "disk": "from disk"}[
-            found.offload
-        ],
+        {"none": stays, "model": "parts take turns", "group": "blocks streamed", "disk": "from disk"}[found.offload],
         {
             "resident": "text encoder stays",
             "turns": "text encoder in turn",

@@ -283,10 +283,10 @@ HEAD = (
 )
 
 
-def row_text(row: Row, words: Callable[[MemoryPlan], str]) -> str:
-    """A line of the table: measured / predicted. words: of a plan."""
+def row_text(row: Row, words: Callable[[MemoryPlan, Work], str]) -> str:
+    """A line of the table: measured / predicted. words: of a plan for a clip."""
     case, outcome, plan = row.case, row.outcome, row.case.plan
-    start = f"| {case.profile.vram} GB | {words(plan) if plan.fits else 'none'} "
+    start = f"| {case.profile.vram} GB | {words(plan, case.work) if plan.fits else 'none'} "
     if outcome is None:
         return f"{start}| not tried: {row.words} |" + " |" * 8
     phases = "".join(f"| {_pair(outcome.phases.get(name), plan.phases[name] + CONTEXT)} " for name in PHASES)

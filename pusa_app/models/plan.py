@@ -573,14 +573,14 @@ def _memory(work: Work, choice: Mapping[str, Any]) -> tuple[dict[str, float], fl
     encode = scale * vae.encode_bytes(_tile(work, choice["encode_tile"]), work.clip_frames)
 
     # 2. What is there besides: with no offload everything that stays, else what never leaves (see Fit.place).
-    swaps = offload == "none" and model.experts > 1 and not pinned_to_gpu  # one of two waits in the machine's memory
+    one_waits = swaps(model, quantization, offload)
     stays = {"text": encoder if text == "resident" else 0.0, "transformer": 0.0, "vae": 0.0}
     if offload == "none":
         stays |= {"transformer": both, "vae": vae_bytes}
     elif pinned_to_gpu:
         stays["transformer"] = both
     # A text encoder that takes turns with two experts has their place; it comes beside one that never moves.
-    beside = stays["vae"] if swaps and text == "turns" else sum(stays.values())
+    beside = stays["vae"] if one_waits and text == "turns" else sum(stays.values())
     phases = {
         "text": (text_active if text == "resident" else text_there) + beside,
         "encoding": encode + vae_bytes + stays["text"] + stays["transformer"],
@@ -595,7 +595,7 @@ def _memory(work: Work, choice: Mapping[str, Any]) -> tuple[dict[str, float], fl
         work_bytes = max(active, peak, 0 if text == "resident" else encoder)
         return phases, PROCESS + held + work_bytes
     waiting = {
-        "none": model.experts * one if swaps else 0,  # all of them, where one has gone and the next is to come
+        "none": model.experts * one if one_waits else 0,  # all of them, where one has gone and the next is to come
         "model": (0 if pinned_to_gpu else model.experts * one) + vae_bytes,
         "group": model.experts * one + vae_bytes,
         "disk": 4 * model.block_bytes(quantization, width) + vae_bytes,
@@ -603,6 +603,12 @@ def _memory(work: Work, choice: Mapping[str, Any]) -> tuple[dict[str, float], fl
     # A text encoder that is loaded for a prompt comes while no transformer waits in memory (see texts.py).
     alone = {"turns": waiting + encoder, "stream": encoder, "cpu": encoder}.get(text, 0.0)
     return phases, PROCESS + max(waiting, alone)
+
+
+def swaps(architecture: Architecture, quantization: str, offload: str) -> bool:
+    """Whether one of two experts waits in the machine's memory though nothing else does. bitsandbytes' weights take no
+    turns."""
+    return offload == "none" and architecture.experts > 1 and quantization not in ("nf4", "int8-bnb")
 
 
 def _tile(work: Work, tile: int | None) -> float:
@@ -715,7 +721,7 @@ def ladder(work: Work, start: MemoryPlan) -> list[MemoryPlan]:
         if not _saves(found, below, work):
             continue
         now = then
-        rungs.append(found.model_copy(update={"reason": f"Memory ran out before: {_how(found)}."}))
+        rungs.append(found.model_copy(update={"reason": f"Memory ran out before: {_how(work, found)}."}))
     return rungs
 
 
@@ -765,7 +771,7 @@ def _reason(work: Work, found: MemoryPlan, fixed: Mapping[str, Any]) -> str:
         else f"{_gb(found.ram)} of this machine's memory"
     )
     by_hand = ", as chosen by hand" if fixed else ""
-    return f"It takes {where}: {_how(found)}{by_hand}."
+    return f"It takes {where}: {_how(work, found)}{by_hand}."
 
 
 def _too_large(work: Work, found: MemoryPlan) -> str:
@@ -781,11 +787,13 @@ def _gpu_words(machine: Machine) -> str:
     return machine.gpu_name or "this GPU"
 
 
-def _how(found: MemoryPlan) -> str:
+def _how(work: Work, found: MemoryPlan) -> str:
     """What is done, in a phrase."""
+    one_waits = swaps(work.architecture, found.quantization, found.offload)
+    stays = "all but the expert that waits stays on the GPU" if one_waits else "the whole model stays on the GPU"
     parts = [
         {
-            "none": "the whole model stays on the GPU" if found.vram else "everything is in memory",
+            "none": stays if found.vram else "everything is in memory",
             "model": "text encoder, transformer and VAE take turns on the GPU",
             "group": "the transformer's blocks come to the GPU one after the other",
             "disk": "the transformer's blocks come from the disk one after the other",

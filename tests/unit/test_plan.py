@@ -163,6 +163,7 @@ class TestPlaces:
         two = best(work("pusa-wan2.2", imagined(48, 128)))
         assert (two.offload, two.text) == ("none", "turns")
         assert two.vram == two.phases["decoding"] > two.phases["text"]
+        assert "all but the expert that waits stays on the GPU" in two.reason
 
 
 def _placed(plan: MemoryPlan, architecture: Any) -> tuple[dict[str, float], float]:
