@@ -46,17 +46,19 @@ const get_lora = make('button', 'q-button', hub_form, WORDS.hub_get);
 get_lora.type = 'submit';
 const hub_failed = make('p', 'm-message', hub);
 hub_failed.setAttribute('role', 'alert');
-let asked_for = '', looking = false, looked;  // the number of the last answer
-const showLooking = () => {
-  get_lora.disabled = looking;
+const PATIENCE = 90000;  // ms; the hub is given a minute
+let asked_for = '', looking = 0, looked;  // the timer that gives up, and the number of the last answer
+const look = on => {
+  clearTimeout(looking);
+  looking = on ? setTimeout(look, PATIENCE) : 0;
+  get_lora.disabled = !!looking;
   write(get_lora, looking ? WORDS.hub_looking : WORDS.hub_get);
 };
 hub_form.addEventListener('submit', event => {
   event.preventDefault();
   if (looking) return;
   asked_for = lora.value;
-  looking = true;
-  showLooking();
+  look(true);
   trigger('hub', { place: lora.value });
 });
 
@@ -214,8 +216,7 @@ function draw() {
   for (const part of [hub, own, access]) show(part, value.may);
   if (value.looked && value.looked !== looked) {
     looked = value.looked;
-    looking = false;
-    showLooking();
+    look(false);
   }
   write(hub_failed, value.failed);
   show(hub_failed, value.failed);

@@ -71,7 +71,7 @@ class Models:
         self.view.act(self._act_and_choose, form.with_model_inputs, with_form, **QUIET).then(**form.news)
         self.view.add(self._add, None, out, **QUIET)
         # Also after a mistake, which leaves everything else as it was: the field waits until then.
-        self.view.hub(self._hub, None, out, **QUIET).then(self._looked, None, self.view, **QUIET)
+        self.view.hub(self._hub, None, out, **QUIET).failure(self._looked, None, self.view, **QUIET)
         self.view.token(self._token, None, out, **QUIET)
 
     # --- events ------------------------------------------------------------------------------------------------------
@@ -149,10 +149,11 @@ class Models:
                 self._downloads.start(entry.id)
         words = strings.MODELS_HUB_HERE if here else strings.MODELS_HUB_COMES
         gr.Info(words.format(title=entry.title, summary=entry.summary), duration=8)
-        return self._all(request)
+        view, *others = self._all(request)
+        return [view | {"looked": next(COUNT)}, *others]
 
     def _looked(self, request: gr.Request) -> dict[str, Any]:
-        """The page, told that what was asked of the hub is answered."""
+        """The page, told that what was asked of the hub is answered, if not as it should be."""
         return self._all(request)[0] | {"looked": next(COUNT)}
 
     def _token(self, request: gr.Request, event: gr.EventData) -> list[Any]:

@@ -702,6 +702,7 @@ class TestPage:
 
     def test_from_the_field_to_the_form(self, hub, home, page):
         view, *_ = page._hub(request(), SimpleNamespace(place=" some/style "))
+        assert view["looked"]
         row = next(row for row in view["models"] if row["title"] == "style")
         assert row["summary"].startswith("A LoRA of some/style for Pusa V1") and row["state"] == "busy"
         deadline = time.monotonic() + 120
