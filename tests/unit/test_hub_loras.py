@@ -407,6 +407,10 @@ class TestDownload:
         told(f"The LoRA some/style:{NAME} is not on this machine", find_loras, f"some/style:{NAME}")
         told("has no revision v9: leave it out", ask, home, "some/style@v9")
 
+    def test_a_licence_does_nothing_in_a_terminal(self, hub, home):
+        hub.add("some/licensed", {NAME: WAN}, licence="mit\x1b[31m")
+        assert ask(home, "some/licensed").licence == "mit?[31m"
+
     def test_a_file_of_peft_comes_with_its_scale(self, hub, home):
         note = json.dumps({"r": 2, "lora_alpha": 8}).encode()
         files = {"a/adapter_model.safetensors": MINI, "a/adapter_config.json": note, "adapter_config.json": b"{}"}
@@ -789,7 +793,10 @@ def test_a_lora_of_every_naming_changes_the_frames(hub, home, tiny_mochi, kind, 
         task="text-to-video", model="tiny", prompt="a red ball", timeline=card.timeline(7), steps=2, guidance=1, seed=0
     )
     with_lora = plain.model_copy(update={"loras": (LoraChoice(path=known.name),)})
-    before, after, again = (render(recipe, backbone).frames for recipe in (plain, with_lora, plain))
+    before, after = (render(recipe, backbone).frames for recipe in (plain, with_lora))
+    (report,) = backbone.loras.reports
+    assert report.sha256 == entry.etag == entries(home.data_dir)[entry.id].etag
+    again = render(plain, backbone).frames
     assert backbone.loras.reports == [] and np.array_equal(before, again)
     assert np.abs(after.astype(int) - before).mean() > 0.5
     remove(home, entry.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import logging
 import subprocess
@@ -18,8 +19,9 @@ from pusa_app import media, testing, worker
 from pusa_app.errors import MediaError, ModelError, in_words, is_memory
 from pusa_app.events import Cancelled, Done, Event, Failed, Progress
 from pusa_app.studio import new_recipe
-from pusa_app.timeline import Recipe, Sweep, new_sweep
+from pusa_app.timeline import LoraChoice, Recipe, Sweep, new_sweep
 from pusa_app.worker import Worker, poster_of, sidecar_of
+from tests.unit.test_hub_loras import MINI
 
 
 @pytest.fixture(autouse=True)
@@ -204,6 +206,15 @@ class TestPlans:
         assert told["plan"]["quantization"] == "none" and "reason" not in told["plan"]
         assert Recipe.from_file(sidecar_of(out)) == mini
         assert "made_with" not in media.read_recipe_text(out)
+
+    def test_which_file_a_lora_was_is_beside_the_video(self, made: Worker, mini: Recipe, tmp_path: Path) -> None:
+        file, out = tmp_path / "style.safetensors", tmp_path / "results" / "a.mp4"
+        file.write_bytes(MINI)
+        with_lora = mini.model_copy(update={"loras": (LoraChoice(path=str(file)),)})
+        assert isinstance(run(made, with_lora, out), Done)
+        told = json.loads(sidecar_of(out).read_text())["made_with"]
+        assert told["lora_files"] == [{"name": file.name, "sha256": hashlib.sha256(MINI).hexdigest()}]
+        assert told["loras"] == ["style.safetensors at 1: 1 module"]
 
     def test_the_smaller_plan_is_the_next_one_down_and_the_result_the_same(
         self, made: Worker, mini: Recipe, tmp_path: Path

@@ -236,9 +236,9 @@ def _entry(home: Home, lora: HubLora, listing: Listing, fit: Fit) -> Entry:
     entry = Entry(
         id=lora.id,
         kind="lora",
-        title=lora.repo.partition("/")[2] if lora.stem in USUAL_STEMS else lora.stem,
+        title=lora.repo.partition("/")[2] if lora.stem in ("", *USUAL_STEMS) else lora.stem,
         summary="",
-        licence=listing.licence or "licence not said",
+        licence=shown(listing.licence, 200) or "licence not said",
         licence_link=page if listing.licence else "",
         page=page,
         hub=lora.name,
