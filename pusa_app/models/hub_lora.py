@@ -19,6 +19,7 @@ from pusa_app.timeline import hub_parts
 HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 MAIN, SUFFIX, PICKLE = "main", ".safetensors", ".pt"
 MOST = 300  # characters of a file's name, as entry.py takes them
+MOST_PART = 255  # bytes between two slashes, as file systems take them
 _REPO = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}/[A-Za-z0-9][\w.\-]{0,95}", re.ASCII)
 _WITH_REVISION = re.compile(r"(?P<repo>[^:@]+)(?:@(?P<revision>[A-Za-z0-9][\w.\-/]*))?", re.ASCII)
 
@@ -51,7 +52,9 @@ class HubLora:
         """Whether its name is one, and read again means the same."""
         whole = self if self.file else HubLora(self.repo, f"x{SUFFIX}", self.revision)
         right = HubLora.named(whole.name) == whole
-        return right and bool(_REPO.fullmatch(self.repo)) and max(len(self.file), len(self.revision)) <= MOST
+        short = max(len(self.file), len(self.revision)) <= MOST
+        storable = all(len(part.encode(errors="replace")) <= MOST_PART for part in self.file.split("/"))
+        return right and short and storable and bool(_REPO.fullmatch(self.repo))
 
     @classmethod
     def named(cls, text: str) -> HubLora | None:

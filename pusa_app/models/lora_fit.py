@@ -198,7 +198,7 @@ def _count(modules: Modules, names: Names) -> int:
 def _is_wide(target: str, cut: Cut, a: tuple[int, ...], b: tuple[int, ...], model: Architecture) -> bool:
     """Whether A takes in what the layer takes in, and B gives what it gives, as far as the model's widths say that."""
     if len(a) != 2 or len(b) != 2 or a[0] != b[1]:
-        return len(a) == len(b) and len(a) != 2  # of a convolution only the name is known
+        return len(a) == len(b) > 2  # of a convolution only the name is known
     match = _BLOCK.fullmatch(target)
     if match is None:
         return True

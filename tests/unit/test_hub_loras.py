@@ -320,6 +320,11 @@ class TestOfAnotherModel:
         }
         told("another size than those of Mochi", look, home, one, "x")
 
+    @pytest.mark.parametrize("shape", [(), (3072,)])
+    def test_shapes_that_are_no_matrices(self, home, shape):
+        keys = [f"transformer.transformer_blocks.0.attn.to_q.lora_{one}.weight" for one in "AB"]
+        told("of another size", look, home, dict.fromkeys(keys, shape), "x")
+
     def test_a_feed_forward_of_another_width(self, home):
         shapes = {
             "transformer.transformer_blocks.0.ff.net.0.proj.lora_A.weight": (4, 3072),
@@ -473,6 +478,7 @@ class TestRefused:
         [
             ("a:b.safetensors", "a file a:b.safetensors, whose name this program cannot take: get it yourself"),
             ("star*.safetensors", "whose name this program cannot take"),
+            (f"{'ü' * 130}.safetensors", "whose name this program cannot take"),
             (f"{'x' * 300}.safetensors", "whose name this program cannot take"),
             ("x\x1b[31m.safetensors", r"a file x\?\[31m.safetensors, whose name"),
             ("x-00001-of-00002.safetensors", "is one of 2 pieces, and a LoRA must be one file"),
@@ -514,6 +520,9 @@ class TestRefused:
     def test_a_revision_that_reads_as_another_file(self):
         told("is no LoRA of the hub", HubLora.asked, "some/style@v1.safetensors")
         told("is no LoRA of the hub", HubLora.asked, "https://huggingface.co/a/b/blob/v1.safetensors/x.safetensors")
+
+    def test_a_name_that_is_no_text(self):
+        assert not HubLora("a/b", "\ud800.safetensors").is_sound
 
     def test_a_slow_hub_is_given_up(self, hub, home, monkeypatch):
         monkeypatch.setattr("pusa_app.models.weights.asked.PATIENCE", 0.5)
