@@ -11,7 +11,7 @@ from pusa_app.pace import clock
 
 if TYPE_CHECKING:
     from pusa_app.models.machine import Machine
-    from pusa_app.models.plan import MemoryPlan, Work
+    from pusa_app.models.plan_types import MemoryPlan, Work
 
 OK = 0
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pusa_app.models import ModelCard
     from pusa_app.models.fitting import Memory
     from pusa_app.models.machine import Machine
-    from pusa_app.models.plan import MemoryPlan, Work
+    from pusa_app.models.plan_types import MemoryPlan, Work
     from pusa_app.render import Clip
     from pusa_app.sweep import SweepResult
     from pusa_app.timeline import Recipe, Sweep
@@ -257,7 +257,7 @@ class Planned:
     @property
     def mark(self) -> tuple[Any, ...]:
         """Another one where the model must be loaded anew."""
-        from pusa_app.models.plan import LOADED
+        from pusa_app.models.plan_types import LOADED
 
         # LoRAs must be on a transformer before its blocks go to the disk.
         loras = self._loras if self.plan.offload == "disk" else ()

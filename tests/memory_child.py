@@ -9,7 +9,7 @@ import sys
 
 from pusa_app.bench import memory_run
 from pusa_app.bench.memory_run import Peak, Request, peak_ram
-from pusa_app.models.plan import MemoryPlan
+from pusa_app.models.plan_types import MemoryPlan
 
 
 class ResidentMeter:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from pusa_app.errors import ModelError
-from pusa_app.models.plan import Attention
+from pusa_app.models.plan_types import Attention
 
 BACKENDS: dict[Attention, tuple[str, ...]] = {
     "native": ("native",),

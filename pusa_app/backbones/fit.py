@@ -23,7 +23,9 @@ from pusa_app.backbones.compiled import compile_blocks, fall_back
 from pusa_app.backbones.parts import Turns, load_weights
 from pusa_app.errors import ModelError
 from pusa_app.models.lora import LoraReport, Loras
-from pusa_app.models.plan import OVERLAP, SMALL_TOKENS, MemoryPlan
+from pusa_app.models.plan_choices import SMALL_TOKENS
+from pusa_app.models.plan_cost import OVERLAP
+from pusa_app.models.plan_types import MemoryPlan
 from pusa_app.settings import default_data_dir
 from pusa_app.timeline import LoraChoice
 

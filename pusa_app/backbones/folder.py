@@ -25,7 +25,7 @@ from pusa_app.backbones.tiles import decode_tiled
 from pusa_app.errors import ModelError
 from pusa_app.models.card import BackboneSpec, version_of
 from pusa_app.models.lora import LoraReport, Loras
-from pusa_app.models.plan import MemoryPlan
+from pusa_app.models.plan_types import MemoryPlan
 from pusa_app.timeline import LoraChoice
 
 MODEL_TIME = 1000

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from pusa_app.models.plan import tile_starts
+from pusa_app.models.plan_cost import tile_starts
 
 FRAMES_AT_ONCE = 16
 

@@ -19,19 +19,9 @@ from pusa_app.errors import UserError
 from pusa_app.models.entry import Entry, entries
 from pusa_app.models.fitting import work_for
 from pusa_app.models.machine import GIB, Machine, imagined
-from pusa_app.models.plan import (
-    ACHIEVED,
-    CONTEXT,
-    DISK,
-    PCIE,
-    PROCESS,
-    USABLE,
-    USABLE_RAM,
-    MemoryPlan,
-    Work,
-    best,
-    swaps,
-)
+from pusa_app.models.plan import best
+from pusa_app.models.plan_cost import ACHIEVED, DISK, PCIE, swaps
+from pusa_app.models.plan_types import CONTEXT, PROCESS, USABLE, USABLE_RAM, MemoryPlan, Work
 from pusa_app.outputs import writable
 from pusa_app.pace import clock
 from pusa_app.settings import default_data_dir

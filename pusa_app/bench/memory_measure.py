@@ -27,7 +27,9 @@ from pusa_app.models.catalogue import ROOT
 from pusa_app.models.entry import Entry
 from pusa_app.models.fitting import work_for
 from pusa_app.models.machine import GIB, Machine, imagined
-from pusa_app.models.plan import CONTEXT, MemoryPlan, Work, best, predicted
+from pusa_app.models.plan import best
+from pusa_app.models.plan_cost import predicted
+from pusa_app.models.plan_types import CONTEXT, MemoryPlan, Work
 from pusa_app.settings import default_data_dir
 
 WITHIN = 0.15  # of what was predicted

@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from pusa_app.errors import UserError, in_words, is_memory
 from pusa_app.models.card import BackboneSpec
 from pusa_app.models.machine import gpu_bytes_used
-from pusa_app.models.plan import MemoryPlan
+from pusa_app.models.plan_types import MemoryPlan
 
 
 class Request(BaseModel):

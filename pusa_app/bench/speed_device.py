@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pusa_app.bench.speed_families import Family, StepSize
-from pusa_app.models.plan import CONTEXT, USABLE
+from pusa_app.models.plan_types import CONTEXT, USABLE
 
 PEAK_SECONDS = 1.0
 PEAK_SIDE = {"cuda": 8192, "cpu": 1024}

@@ -18,7 +18,8 @@ from pusa_app.bench.timing import best_ratio, take_turns
 from pusa_app.errors import ModelError, UserError
 from pusa_app.models import ModelCard, load_backbone
 from pusa_app.models.fitting import work_for
-from pusa_app.models.plan import Attention, MemoryPlan, blocked
+from pusa_app.models.plan_choices import blocked
+from pusa_app.models.plan_types import Attention, MemoryPlan
 from pusa_app.render import render
 from pusa_app.timeline import Recipe
 

@@ -27,7 +27,7 @@ from pusa_app.timeline import LoraChoice
 if TYPE_CHECKING:
     from pusa_app.backbones.base import Backbone
     from pusa_app.backbones.embeddings import Embeddings
-    from pusa_app.models.plan import MemoryPlan
+    from pusa_app.models.plan_types import MemoryPlan
 
 ROOT = Path(__file__).parents[2]
 INDEX_FILE = "model_index.json"

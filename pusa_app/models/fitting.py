@@ -20,19 +20,10 @@ from pusa_app.errors import ModelError
 from pusa_app.models.card import BackboneSpec, ModelCard
 from pusa_app.models.entry import entries
 from pusa_app.models.machine import Machine, this_machine
-from pusa_app.models.plan import (
-    LOADED,
-    PROCESS,
-    SMALL_TOKENS,
-    MemoryPlan,
-    Work,
-    best,
-    blocked,
-    clash,
-    ladder,
-    predicted,
-    work_of,
-)
+from pusa_app.models.plan import best, ladder
+from pusa_app.models.plan_choices import SMALL_TOKENS, blocked, clash
+from pusa_app.models.plan_cost import predicted
+from pusa_app.models.plan_types import LOADED, PROCESS, MemoryPlan, Work, work_of
 from pusa_app.models.sizes import Architecture, architecture_of
 from pusa_app.settings import default_data_dir
 from pusa_app.timeline import Recipe, Sweep, plan_of

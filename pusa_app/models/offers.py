@@ -17,7 +17,8 @@ from pusa_app.models.entry import Entry
 from pusa_app.models.entry import entries as catalogue
 from pusa_app.models.fitting import Memory, plan_for, work_for
 from pusa_app.models.machine import GIB, Machine, imagined
-from pusa_app.models.plan import MemoryPlan, Work, rough_seconds
+from pusa_app.models.plan_cost import rough_seconds
+from pusa_app.models.plan_types import MemoryPlan, Work
 from pusa_app.models.room import shortage
 from pusa_app.models.weights import State, size_words
 

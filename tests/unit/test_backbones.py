@@ -257,7 +257,7 @@ def test_the_smaller_memory_plan_gives_the_same(loaded, folders, name):
 @pytest.mark.parametrize("name", FOLDERS)
 def test_half_precision_is_about_the_same(loaded, folders, name):
     """As on a GPU: the model computes in bf16, latents and what is added up stay in fp32."""
-    from pusa_app.models.plan import MemoryPlan
+    from pusa_app.models.plan_types import MemoryPlan
 
     exact, half = loaded(name), load_backbone(str(folders(name)), "cpu", plan=MemoryPlan(dtype="bf16"))
     z, sigma = exact.encode_frames(frames_of(exact)), torch.tensor([0.0, 0.3, 1.0])

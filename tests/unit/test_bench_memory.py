@@ -34,7 +34,7 @@ from pusa_app.models import get_card, load_backbone
 from pusa_app.models.entry import entries
 from pusa_app.models.fitting import architecture_for
 from pusa_app.models.machine import GIB, imagined
-from pusa_app.models.plan import CONTEXT, MemoryPlan
+from pusa_app.models.plan_types import CONTEXT, MemoryPlan
 from tests import hunyuan, ltx, wan
 from tests.memory_child import on_cpu
 

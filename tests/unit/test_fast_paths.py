@@ -16,7 +16,7 @@ from pusa_app.cli import main
 from pusa_app.errors import ModelError, RecipeError, RunCancelled
 from pusa_app.events import Progress
 from pusa_app.models import load_backbone
-from pusa_app.models.plan import MemoryPlan
+from pusa_app.models.plan_types import MemoryPlan
 from pusa_app.render import render
 from pusa_app.sampling.sampler import CACHE_SPAN
 from pusa_app.timeline import Recipe, ScheduleSpec

@@ -18,7 +18,7 @@ from pusa_app.backbones.fit import Fit, stack_of
 from pusa_app.backbones.mochi import MochiBackbone
 from pusa_app.backbones.tiles import decode_tiled
 from pusa_app.models import load_backbone
-from pusa_app.models.plan import MemoryPlan
+from pusa_app.models.plan_types import MemoryPlan
 
 PROMPT = "a red ball moves left"
 

@@ -12,7 +12,8 @@ from pusa_app.cli import main
 from pusa_app.errors import ModelError
 from pusa_app.models.fitting import Memory, architecture_for, plan_for, plan_of_run, work_for, work_of_run
 from pusa_app.models.machine import imagined
-from pusa_app.models.plan import best, ladder, predicted, rough_seconds
+from pusa_app.models.plan import best, ladder
+from pusa_app.models.plan_cost import predicted, rough_seconds
 
 ROOT = Path(__file__).parents[2]
 

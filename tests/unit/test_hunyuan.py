@@ -239,7 +239,7 @@ def test_a_checkpoint_without_distillation_takes_two_forwards(folder, tmp_path):
 def test_the_pooled_text_is_kept_on_the_disk_too(folder, backbone, tmp_path, monkeypatch):
     from pusa_app.backbones.fit import Fit
     from pusa_app.models.catalogue import encode_alone
-    from pusa_app.models.plan import MemoryPlan
+    from pusa_app.models.plan_types import MemoryPlan
 
     monkeypatch.setenv("PUSA_DATA_DIR", str(tmp_path))
     plan = MemoryPlan(dtype="fp32", text="cpu")

@@ -148,7 +148,7 @@ def test_encoding_is_the_pipeline_s(backbone, folders):
 def test_tiles_lie_on_the_grid_of_the_latents():
     """Three quarters of a tile of 192 pixels would begin in the middle of a latent."""
     from pusa_app.backbones.fit import Fit
-    from pusa_app.models.plan import MemoryPlan
+    from pusa_app.models.plan_types import MemoryPlan
 
     class Vae:
         spatial_compression_ratio = 32

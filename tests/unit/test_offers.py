@@ -15,7 +15,7 @@ from pusa_app.models.fitting import Memory, plan_for, work_for
 from pusa_app.models.home import Home
 from pusa_app.models.machine import Machine, imagined, this_machine
 from pusa_app.models.offers import Offer, duration_words, machine_words, offer, offers, recommended, verdict
-from pusa_app.models.plan import _too_large
+from pusa_app.models.plan_words import too_large
 from pusa_app.models.room import Disks, apart
 from pusa_app.models.weights import State, size_words, states
 
@@ -150,7 +150,7 @@ def test_a_plan_that_just_does_not_fit_says_so_in_figures() -> None:
     work = work_for("pusa-v0.5", CARD_12)
     least = plan_for("pusa-v0.5", work)
     tight = least.model_copy(update={"vram": work.room + 10_000, "fits": False})
-    needs, usable = re.findall(r"([\d.]+) GB", _too_large(work, tight))[:2]
+    needs, usable = re.findall(r"([\d.]+) GB", too_large(work, tight))[:2]
     assert float(needs) > float(usable)
 
 

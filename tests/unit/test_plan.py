@@ -14,20 +14,10 @@ import pytest
 from pusa_app.errors import ModelError
 from pusa_app.models.entry import entries
 from pusa_app.models.machine import GPUS, Machine, gpu_bytes_used, imagined, parse_nvidia, this_machine
-from pusa_app.models.plan import (
-    CHOICES,
-    PROCESS,
-    MemoryPlan,
-    best,
-    blocked,
-    clash,
-    ladder,
-    options,
-    plan,
-    predicted,
-    tile_starts,
-    work_of,
-)
+from pusa_app.models.plan import best, ladder, options, plan
+from pusa_app.models.plan_choices import blocked, clash
+from pusa_app.models.plan_cost import predicted, tile_starts
+from pusa_app.models.plan_types import CHOICES, PROCESS, MemoryPlan, work_of
 from pusa_app.models.sizes import architecture_of
 
 MODELS = (
