@@ -1,5 +1,6 @@
 // The one clock of the page. While something runs or waits it asks Python how it goes, and else now and then, for what
-// others did and for what was lost on the way; all the time it sees whether the program is there at all. It also tells how far a run is in the title of the tab, and the end of one to the top bar.
+// others did and for what was lost on the way; all the time it sees whether the program is there at all. It also tells
+// how far a run is in the title of the tab, and the end of one to the top bar.
 const config = window.gradio_config || {};
 const here = new URL(`${config.root || ''}${config.api_prefix || '/gradio_api'}/app_id`, location.href);
 // Milliseconds. REST: between questions where nothing goes on. LATE: after which an answer counts as lost.

@@ -251,11 +251,11 @@ class TestPlans:
         """The encoder counts as large, and the memory as too small for both: a new prompt loads the model anew."""
         from pusa_app.backbones.fit import Fit
         from pusa_app.models import get_card
-        from pusa_app.models import plan as planning
+        from pusa_app.models import plan, plan_choices
 
         monkeypatch.setenv("PUSA_DATA_DIR", str(tmp_path / "data"))
-        monkeypatch.setattr(planning, "SMALL_BYTES", 0)
-        monkeypatch.setattr(planning, "text_beside", lambda work, plan: False)
+        monkeypatch.setattr(plan_choices, "SMALL_BYTES", 0)
+        monkeypatch.setattr(plan, "text_beside", lambda work, plan: False)
         there: list[bool] = []
         load = Fit._load_text
 
