@@ -250,8 +250,7 @@ class TestPlans:
     ) -> None:
         """The encoder counts as large, and the memory as too small for both: a new prompt loads the model anew."""
         from pusa_app.backbones.fit import Fit
-        from pusa_app.models import get_card
-        from pusa_app.models import plan, plan_choices
+        from pusa_app.models import get_card, plan, plan_choices
 
         monkeypatch.setenv("PUSA_DATA_DIR", str(tmp_path / "data"))
         monkeypatch.setattr(plan_choices, "SMALL_BYTES", 0)
