@@ -319,8 +319,8 @@ class Hub:
             return StoreError(f"{error.filename or self._home.hub_cache} cannot be written: {error.strerror}.")
         if _is_cut(error):
             return ModelError(
-                f"The connection to {host} does not hold: check the network; what has come is kept, "
-                "and the download goes on from there."
+                f"The connection to {host} does not hold: check the network; a download that had begun "
+                "goes on from there."
             )
         if isinstance(error, OSError):
             return StoreError(f"The download cannot be written: {error.strerror or error}.")
