@@ -104,12 +104,13 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def parse_schedule(text: str) -> dict[str, Any]:
     """ "shift:2" -> the fields of a ScheduleSpec; raises ValueError."""
+    from pusa_app.timeline.schedule import SCHEDULE_VALUES
+
     kind, colon, value = text.partition(":")
-    fields = {"linear-quadratic": "threshold", "shift": "shift"}
-    if kind not in fields:
+    if kind not in SCHEDULE_VALUES:
         raise ValueError(f"a schedule is linear-quadratic or shift, not {shown(text)}")
-    bounds = (1e-6, 0.5) if kind == "linear-quadratic" else (1e-3, 100.0)
-    return {"kind": kind} | ({fields[kind]: _real(value, *bounds)} if colon else {})
+    name, bounds = SCHEDULE_VALUES[kind]
+    return {"kind": kind} | ({name: _real(value, *bounds)} if colon else {})
 
 
 def parse_range(text: str) -> tuple[int, int | None]:

@@ -1,6 +1,6 @@
 """How a model is fitted to a machine: which dtype, quantization, offload, tiles, and what that takes. No torch.
 
-`plan` looks at every combination that can work on a machine, predicts the memory of its four phases (text, encoding
+`best` looks at every combination that can work on a machine, predicts the memory of its four phases (text, encoding
 of keyframes, denoising, decoding) and its time, and takes the best: one that gives the exact result if there is one and
 it is not much slower than what changes the result a little, else the gentlest change. `options` says of every choice
 whether it can be had, and if not why. `ladder` has the ever smaller plans for when memory runs out after all.
@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pusa_app.models.card import BackboneSpec
-from pusa_app.models.machine import Machine
 from pusa_app.models.plan_choices import (
     blocked,
     candidates,
@@ -34,51 +32,21 @@ from pusa_app.models.plan_types import (
     MemoryPlan,
     Work,
     distance,
-    work_of,
 )
 from pusa_app.models.plan_words import how, reason, too_large
-from pusa_app.models.sizes import Architecture
 
 # An exact plan may take so many times the time of one that changes the result.
 PATIENCE = 1.5
 MOVING = {"none": 1.0, "model": 1.03, "group": 1.05, "disk": 1.15}
 
 
-def plan(
-    machine: Machine,
-    spec: BackboneSpec,
-    size: tuple[int, int] | None = None,
-    num_frames: int | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    override: Mapping[str, Any] | None = None,
-    *,
-    architecture: Architecture | None = None,
-    clip_frames: int = 1,
-    pace: float = 1.0,
-) -> MemoryPlan:
-    """The plan for a clip. size: (width, height) in pixels; what is None is the model's own.
+def best(work: Work, override: Mapping[str, Any] | None = None) -> MemoryPlan:
+    """The plan for a clip.
 
     override: choices by hand, by the names of MemoryPlan; the rest is fitted to them. When nothing fits, the plan that
     needs least comes with fits=False. Raises ModelError with one sentence when a choice does not exist or cannot be had
     on this machine.
     """
-    work = work_of(
-        machine,
-        spec,
-        size,
-        num_frames,
-        steps,
-        guidance,
-        architecture=architecture,
-        clip_frames=clip_frames,
-        pace=pace,
-    )
-    return best(work, override)
-
-
-def best(work: Work, override: Mapping[str, Any] | None = None) -> MemoryPlan:
-    """See `plan`."""
     fixed = checked_override(work, override or {})
     fastest: dict[float, tuple[float, dict[str, Any]]] = {}  # by how far the result is from the exact one
     least: tuple[float, dict[str, Any]] | None = None

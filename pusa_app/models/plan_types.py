@@ -153,7 +153,7 @@ def work_of(
     guided_steps: int | None = None,
     pace: float = 1.0,
 ) -> Work:
-    """See `plan` and `Work`."""
+    """What a plan is for. size: (width, height) in pixels; what is None is the model's own. See `Work`."""
     guidance = spec.guidance if guidance is None else guidance
     return Work(
         machine=machine,

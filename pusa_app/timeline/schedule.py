@@ -10,6 +10,13 @@ Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 MAX_STEPS = 1000
 
 
+# What the value of each kind of schedule is called, and from where to where people may choose it.
+SCHEDULE_VALUES: dict[str, tuple[str, tuple[float, float]]] = {
+    "shift": ("shift", (1e-3, 100.0)),
+    "linear-quadratic": ("threshold", (1e-6, 0.5)),
+}
+
+
 class ScheduleSpec(BaseModel):
     """Which sigmas a run goes through.
 

@@ -10,17 +10,14 @@ import gradio as gr
 
 from pusa_app.models import BackboneSpec
 from pusa_app.timeline import Recipe, ScheduleSpec
+from pusa_app.timeline.schedule import SCHEDULE_VALUES
 from pusa_app.ui import strings
 from pusa_app.ui.numbers import Number
 
 LEAST_SIDE = 256  # pixels: a model whose own pictures are smaller knows no other size
 REACH = (8, 8192)  # pixels, of a side
 SHARES = (0.75, 0.5)  # of the model's own sides
-# What the value of each kind of schedule is called, its usual one, and its bounds.
-KINDS: dict[str, tuple[str, float, tuple[float, float]]] = {
-    "shift": ("shift", 3.0, (1e-3, 100.0)),
-    "linear-quadratic": ("threshold", 0.025, (1e-6, 0.5)),
-}
+USUAL = {"shift": 3.0, "linear-quadratic": 0.025}  # values of a schedule to begin with
 
 
 class Exact:
@@ -51,24 +48,24 @@ def exact_of(recipe: Recipe | None = None) -> list[dict[str, Any]]:
 
 
 def _value(kind: str, value: float | None) -> dict[str, Any]:
-    if kind not in KINDS:
+    if kind not in SCHEDULE_VALUES:
         return gr.update(value=None, visible=False)
-    _, usual, (low, high) = KINDS[kind]
+    _, (low, high) = SCHEDULE_VALUES[kind]
     reach = {"minimum": low, "maximum": high, "label": strings.SCHEDULE_VALUES[kind]}
-    return gr.update(value=usual if value is None else value, visible=True, **reach)
+    return gr.update(value=USUAL[kind] if value is None else value, visible=True, **reach)
 
 
 def schedule_choice(schedule: ScheduleSpec | None) -> tuple[str, float | None]:
     """The kind of a schedule and its value; "" is the model's own."""
-    return ("", None) if schedule is None else (schedule.kind, getattr(schedule, KINDS[schedule.kind][0]))
+    return ("", None) if schedule is None else (schedule.kind, getattr(schedule, SCHEDULE_VALUES[schedule.kind][0]))
 
 
 def schedule_fields(kind: str | None, value: float | None) -> dict[str, Any] | None:
     """The fields of a ScheduleSpec, within its bounds; None for the model's own."""
-    if kind not in KINDS:
+    if kind not in SCHEDULE_VALUES:
         return None
-    name, usual, (low, high) = KINDS[kind]
-    return {"kind": kind, name: min(max(usual if value is None else value, low), high)}
+    name, (low, high) = SCHEDULE_VALUES[kind]
+    return {"kind": kind, name: min(max(USUAL[kind] if value is None else value, low), high)}
 
 
 # --- sizes -----------------------------------------------------------------------------------------------------------

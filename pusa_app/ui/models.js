@@ -34,16 +34,20 @@ const field = (parent, label, node) => {
   box.append(node);
   return node;
 };
-const hub = make('section', 'm-section', root);
-make('h3', 'm-title', hub, WORDS.hub);
-make('p', 'm-help', hub, WORDS.hub_help);
-const hub_form = make('form', 'm-form', hub);
-const lora = field(hub_form, WORDS.hub_field, make('input', 'm-input m-path'));
-lora.type = 'text';
-lora.spellcheck = false;
-lora.placeholder = WORDS.hub_example;
-const get_lora = make('button', 'q-button', hub_form, WORDS.hub_get);
-get_lora.type = 'submit';
+/** A part of the page below the rows: its title, its help, and a form. */
+const section = (title, words) => {
+  const node = make('section', 'm-section', root);
+  make('h3', 'm-title', node, title);
+  const help = make('p', 'm-help', node, words);
+  return { node, help, form: make('form', 'm-form', node) };
+};
+const typed = (form, label, example, type = 'text') =>
+  Object.assign(field(form, label, make('input', 'm-input m-path')), { type, spellcheck: false, placeholder: example });
+const sends = (form, words) => Object.assign(make('button', 'q-button', form, words), { type: 'submit' });
+
+const { node: hub, form: hub_form } = section(WORDS.hub, WORDS.hub_help);
+const lora = typed(hub_form, WORDS.hub_field, WORDS.hub_example);
+const get_lora = sends(hub_form, WORDS.hub_get);
 const hub_failed = make('p', 'm-message', hub);
 hub_failed.setAttribute('role', 'alert');
 const PATIENCE = 90000;  // ms; the hub is given a minute
@@ -62,33 +66,20 @@ hub_form.addEventListener('submit', event => {
   trigger('hub', { place: lora.value });
 });
 
-const own = make('section', 'm-section', root);
-make('h3', 'm-title', own, WORDS.own);
-make('p', 'm-help', own, WORDS.own_help);
-const form = make('form', 'm-form', own);
-const path = field(form, WORDS.path, make('input', 'm-input m-path'));
-path.type = 'text';
-path.spellcheck = false;
-path.placeholder = WORDS.path_example;
+const { node: own, form } = section(WORDS.own, WORDS.own_help);
+const path = typed(form, WORDS.path, WORDS.path_example);
 const which = field(form, WORDS.which, make('select', 'm-input'));
-const use = make('button', 'q-button', form, WORDS.use);
-use.type = 'submit';
+sends(form, WORDS.use);
 form.addEventListener('submit', event => {
   event.preventDefault();
   // Gradio takes what is called a path for a file of its own.
   trigger('add', { place: path.value, id: which.value });
 });
 
-const access = make('section', 'm-section', root);
-make('h3', 'm-title', access, WORDS.token);
-const token_help = make('p', 'm-help', access);
-const token_form = make('form', 'm-form', access);
-const token = field(token_form, WORDS.token_field, make('input', 'm-input m-path'));
-token.type = 'password';
+const { node: access, help: token_help, form: token_form } = section(WORDS.token, '');
+const token = typed(token_form, WORDS.token_field, 'hf_…', 'password');
 token.autocomplete = 'off';
-token.placeholder = 'hf_…';
-const keep_token = make('button', 'q-button', token_form, WORDS.token_keep);
-keep_token.type = 'submit';
+sends(token_form, WORDS.token_keep);
 const drop = button('', token_form, WORDS.token_drop, () => trigger('token', { token: '' }));
 token_form.addEventListener('submit', event => {
   event.preventDefault();

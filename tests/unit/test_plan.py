@@ -14,7 +14,7 @@ import pytest
 from pusa_app.errors import ModelError
 from pusa_app.models.entry import entries
 from pusa_app.models.machine import GPUS, Machine, gpu_bytes_used, imagined, parse_nvidia, this_machine
-from pusa_app.models.plan import best, ladder, options, plan
+from pusa_app.models.plan import best, ladder, options
 from pusa_app.models.plan_choices import blocked, clash
 from pusa_app.models.plan_cost import predicted, tile_starts
 from pusa_app.models.plan_types import CHOICES, PROCESS, MemoryPlan, work_of
@@ -99,7 +99,7 @@ class TestChoosing:
         from pusa_app.models import get_card
 
         card = get_card("mini")
-        found = plan(imagined(0, 8), card.spec, architecture=architecture_of(card.spec, card.folder))
+        found = best(work_of(imagined(0, 8), card.spec, architecture=architecture_of(card.spec, card.folder)))
         assert found.fits and found.batched and found.decode_slots > 1 and found.exact
         assert (found.dtype, found.text) == ("fp32", "resident")
         assert found.ram < 5e9
