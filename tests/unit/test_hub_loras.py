@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -18,7 +17,7 @@ import pytest
 from safetensors.numpy import save
 
 from pusa_app import cli
-from pusa_app.errors import ModelError, RecipeError, UserError
+from pusa_app.errors import ModelError, RecipeError
 from pusa_app.models import get_card
 from pusa_app.models.entry import entries, entry_file
 from pusa_app.models.home import Home
@@ -27,7 +26,6 @@ from pusa_app.models.known_loras import checked_lora, known_loras
 from pusa_app.models.lora import _scales, find_loras, hash_of
 from pusa_app.models.lora_fit import Fit, look, read_header
 from pusa_app.models.weights import add, ask, fetch, listed, removal, remove, state_of
-from pusa_app.models.weights import hub as hub_module
 from pusa_app.models.weights.downloads import Download, Downloads
 from pusa_app.settings import Settings
 from pusa_app.timeline import LoraChoice, Recipe, hub_parts
@@ -35,6 +33,7 @@ from pusa_app.ui.dropped import named_loras
 from pusa_app.ui.loras import Loras
 from pusa_app.ui.models import Models, models_value
 from tests.conftest import TINY_SPEC
+from tests.hub_home import home_beside, told
 from tests.hub_server import Hub
 from tests.unit.test_models_page import Told, request
 
@@ -93,32 +92,13 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def home(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A data folder, an empty cache, no token, and little patience; the command line has the same."""
+    """The command line has the same home, and the page the fake model."""
     from huggingface_hub import constants
 
-    monkeypatch.setattr(hub_module, "WAIT", 0.01)
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in (
-        ("HF_HUB_OFFLINE", False),
-        ("HF_TOKEN_PATH", str(tmp_path / "token")),
-        ("HF_STORED_TOKENS_PATH", str(tmp_path / "stored_tokens")),
-        ("HF_HUB_CACHE", str(tmp_path / "cache")),
-        ("ENDPOINT", hub.url),
-    ):
-        monkeypatch.setattr(constants, name, value)
-    monkeypatch.setenv("PUSA_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
     monkeypatch.setenv("PUSA_TEST_FAKE", "1")
-    return Home(tmp_path / "data", tmp_path / "cache", hub.url)
-
-
-def told(match: str, work: Callable[..., Any], *arguments: Any, **more: Any) -> str:
-    """It fails with one sentence."""
-    with pytest.raises(UserError, match=match) as caught:
-        work(*arguments, **more)
-    text = str(caught.value)
-    assert "\n" not in text and text.endswith(".")
-    return text
+    return home_beside(hub, tmp_path, monkeypatch)
 
 
 def nothing_of_it(home: Home) -> None:

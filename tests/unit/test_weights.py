@@ -24,6 +24,7 @@ from pusa_app.models.weights.downloads import Downloads
 from pusa_app.models.weights.words import size_words
 from pusa_app.timeline import TaskName
 from tests.conftest import PARITY_DATA, TINY_SPEC
+from tests.hub_home import home_beside, told
 from tests.hub_server import Hub
 
 BIG = "vae/diffusion_pytorch_model.safetensors"
@@ -61,18 +62,9 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def home(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A data folder with the entry `one`, an empty cache, no token, and little patience."""
-    monkeypatch.setattr(hub_module, "WAIT", 0.01)
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(tmp_path / "stored_tokens"))
-    made = Home(tmp_path / "data", tmp_path / "cache", hub.url)
+    """With the entry `one`."""
+    made = home_beside(hub, tmp_path, monkeypatch)
     put(made, make_entry())
-    monkeypatch.setenv("PUSA_DATA_DIR", str(made.data_dir))
     return made
 
 
@@ -80,14 +72,6 @@ def put(home: Home, entry: Entry) -> Entry:
     (home.data_dir / "catalogue").mkdir(parents=True, exist_ok=True)
     (home.data_dir / "catalogue" / f"{entry.id}.json").write_text(entry.model_dump_json())
     return entry
-
-
-def told(match: str, work, *arguments, **more) -> None:
-    """It fails with one sentence."""
-    with pytest.raises(UserError, match=match) as caught:
-        work(*arguments, **more)
-    text = str(caught.value)
-    assert "\n" not in text and text.endswith(".") and "Traceback" not in text
 
 
 def blob_of(home: Home, folder: Path, name: str = BIG) -> Path:
