@@ -160,6 +160,8 @@ def visit(chromium: Any) -> Iterator[Callable[..., Editor]]:
         page.goto(url)
         page.wait_for_selector(".te-title")
         page.wait_for_selector(".te-cell")
+        # Gradio's "Loading..." lies over the page a moment longer, and takes what a finger or a mouse does there.
+        page.wait_for_selector(".app > .translucent", state="detached")
         return Editor(page)
 
     yield open_page
