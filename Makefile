@@ -26,10 +26,12 @@ app: $(VENV)/installed
 	$(RUN) app.py $(ARGS)
 
 # Two tests at a time, each with one thread: many tests wait, and torch's threads would only fight for cores.
+# A browser test that fails is tried once more. One that the summary then names with RERUN is to be mended all the same:
+# it waits for the wrong thing, or the page does.
 # The slow ones, about forty that take five seconds to a minute each, are in test-all.
 test: $(VENV)/installed-dev
 	GRADIO_ANALYTICS_ENABLED=False HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -m "not slow and not browser" $(ARGS)
-	GRADIO_ANALYTICS_ENABLED=False HF_HUB_OFFLINE=1 $(RUN) -m pytest -m "browser and not slow" $(ARGS)
+	GRADIO_ANALYTICS_ENABLED=False HF_HUB_OFFLINE=1 $(RUN) -m pytest -m "browser and not slow" --reruns 1 -rR $(ARGS)
 
 test-all: $(VENV)/installed-dev
 	GRADIO_ANALYTICS_ENABLED=False HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
