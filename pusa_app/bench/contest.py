@@ -60,16 +60,21 @@ class Goal:
 
 
 NEAR_VAE = Goal(1.3, VAE)
+RESAMPLES, SURE, RESAMPLE_SEED = 2000, 0.975, 5
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measure: its mean over the clips for each method, which way is better, and what is asked of it."""
+    """One measure: its mean over the clips for each method, which way is better, and what is asked of it.
+
+    clips: what was measured of each clip, in the same order for each method; NaN is a clip that does not count.
+    """
 
     what: str
     better: Better
     values: dict[str, float]
     goal: Goal | None = None
+    clips: dict[str, list[float]] = field(default_factory=dict)
 
     def holds(self, method: str, other: str) -> bool:
         """Whether `method` is at least as good as `other`."""
@@ -78,6 +83,29 @@ class Row:
             truth = self.values[TRUTH]
             return abs(a - truth) <= abs(b - truth)
         return a >= b if self.better == "higher" else a <= b
+
+    def wins(self, method: str, other: str) -> bool:
+        """Whether `method` is better than `other` beyond what the choice of the clips may do: in at least SURE of
+        RESAMPLES sets of clips drawn from these with replacement (a paired bootstrap of the means)."""
+        count = len(self.clips.get(method, ()))
+        if count == 0 or len(self.clips.get(other, ())) != count:
+            return False
+        drawn = np.random.default_rng(RESAMPLE_SEED).integers(count, size=(RESAMPLES, count))
+        a, b = (_means(self.clips[name], drawn) for name in (method, other))
+        if self.better == "as truth":
+            truth = _means(self.clips[TRUTH], drawn)
+            better = abs(a - truth) < abs(b - truth)
+        else:
+            better = a > b if self.better == "higher" else a < b
+        return float(better.mean()) >= SURE
+
+
+def _means(values: Sequence[float], drawn: np.ndarray) -> np.ndarray:
+    """The mean of each set of clips, without those that do not count; NaN where none does."""
+    picked = np.array(values, float)[drawn]
+    counted = ~np.isnan(picked)
+    sizes = counted.sum(1)
+    return np.where(sizes > 0, np.where(counted, picked, 0).sum(1) / np.maximum(sizes, 1), math.nan)
 
 
 @dataclass
@@ -102,16 +130,16 @@ class Contest:
         without: Sequence[str] = (),
     ) -> None:
         """Measure the methods on clips with one of these motions; a NaN is a clip that does not count."""
-        values = {}
+        values, clips = {}, {}
         for method, views in self.columns.items():
-            found = [
+            clips[method] = found = [
                 measure(view, truth, spec)
                 for view, truth, spec in zip(views, self.columns[TRUTH], self.specs, strict=True)
                 if spec.motion in motions and method not in without
             ]
             counted = [value for value in found if not math.isnan(value)]
             values[method] = float(np.mean(counted)) if counted else math.nan
-        self.rows.append(Row(what, better, values, goal))
+        self.rows.append(Row(what, better, values, goal, clips))
 
 
 class Bench:

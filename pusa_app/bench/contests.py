@@ -96,11 +96,12 @@ def _slopes(bench: Bench) -> list[Row]:
             pairs[method].append([View.of(bench.make("start-end", line, "", seed, method)) for line in lines])
     rows = []
     for frame in (12, 18, 24):
-        values = {
-            method: float(np.mean([tracks.slope(*p, frame, fulls[i % len(fulls)]) for i, p in enumerate(views)]))
+        clips = {
+            method: [tracks.slope(*pair, frame, fulls[i % len(fulls)]) for i, pair in enumerate(views)]
             for method, views in pairs.items()
         }
-        rows.append(Row(f"slope of the way's dependence on the end at {frame}", "as truth", values))
+        values = {method: float(np.mean(found)) for method, found in clips.items()}
+        rows.append(Row(f"slope of the way's dependence on the end at {frame}", "as truth", values, clips=clips))
     return rows
 
 

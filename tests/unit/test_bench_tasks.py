@@ -196,6 +196,36 @@ def test_a_row_knows_which_way_is_better() -> None:
     assert not Row("", "as truth", values).holds(OLD, OURS)
 
 
+def row_of(better: str, **clips: list[float]) -> Row:
+    found = {{"ours": OURS, "old": OLD, "truth": TRUTH}[name]: values for name, values in clips.items()}
+    return Row("", better, {name: float(np.nanmean(values)) for name, values in found.items()}, clips=found)
+
+
+def test_a_row_is_won_beyond_chance_only_where_most_clips_say_so() -> None:
+    row = row_of("lower", ours=[1.0, 1.1, 0.9, 1.0] * 4, old=[1.5, 1.3, 1.6, 1.2] * 4)
+    assert row.wins(OURS, OLD) and not row.wins(OLD, OURS)
+    # One clip of twelve decides the means: nobody wins.
+    row = row_of("lower", ours=[1.0] * 11 + [4.0], old=[1.1] * 12)
+    assert not row.holds(OURS, OLD) and not row.wins(OLD, OURS) and not row.wins(OURS, OLD)
+    row = row_of("as truth", truth=[1.0] * 9, ours=[0.9, 1.1, 1.0] * 3, old=[2.0, math.nan, 3.0] * 3)
+    assert row.wins(OURS, OLD)
+    assert not row_of("higher", ours=[1.0] * 5, old=[1.0] * 5).wins(OURS, OLD)  # equal is not better
+    assert not Row("", "lower", {OURS: 1.0, OLD: 2.0}).wins(OURS, OLD)  # nothing is known of the clips
+
+
+def test_rows_that_replacement_wins_are_marked_and_counted() -> None:
+    contest = Contest("x", [])
+    contest.columns = {OURS: [], OLD: []}
+    contest.rows = [
+        row_of("lower", ours=[2.0] * 8, old=[1.0] * 8),
+        row_of("lower", ours=[1.0] * 11 + [4.0], old=[1.1] * 12),
+        row_of("lower", ours=[1.0] * 8, old=[2.0] * 8),
+    ]
+    assert [line.rpartition("|")[2] for line in tasks.table(contest).splitlines()[2:]] == [" <<", " <", ""]
+    assert list(tasks.against([contest]).values()) == [3, 1, 1, 2, 1]
+    assert "replacement 2, 1 of them beyond chance" in tasks.against_words([contest])
+
+
 def test_a_contest_counts_what_it_measures() -> None:
     specs = [moving(0.4), moving(0)]
     contest = Contest("x", specs)
