@@ -9,7 +9,6 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,12 +25,12 @@ from pusa_app.checks import (
     new_recipe,
 )
 from pusa_app.errors import ModelError, RecipeError, StoreError, UserError
-from pusa_app.events import Done, Event, Preview, Progress
+from pusa_app.events import Event, Preview, Progress
+from pusa_app.expectations import Expectations, recipes_of, work_of
 from pusa_app.jobs import EventLog, InlineRunner, Job, JobStore, Runner, Supervisor, new_id
-from pusa_app.pace import Pace
 from pusa_app.results import Results, words_of
 from pusa_app.settings import LOCAL, Settings
-from pusa_app.timeline import NoiseSchedule, Recipe, Sweep, is_sweep, plan_of
+from pusa_app.timeline import NoiseSchedule, Recipe, Sweep, plan_of
 
 if TYPE_CHECKING:
     from pusa_app.sweep import CellResult
@@ -77,7 +76,7 @@ class Studio:
             self._results = Results(self.settings)
             self._log = EventLog()
             self._submitting = threading.RLock()  # who adds jobs, or removes what others may be made from
-            self._started: dict[str, float] = {}
+            self._expectations = Expectations(self._store, self._log)
             self._attending: dict[str, object] = {}  # whose jobs are made inline, and by whom
             self._recover()
         except BaseException:
@@ -393,34 +392,8 @@ class Studio:
         return self.expectations().get(job.id)
 
     def expectations(self) -> dict[str, float | None]:
-        """`expected` of every job that runs or waits, by its id, in one pass: pages ask for all of them often."""
-        paces: dict[str, float | None] = {}
-        before: float | None = 0.0
-        expected = {}
-        running = self._store.jobs(state="running")
-        for job in [*running, *self._store.jobs(state="queued")]:
-            alone = self._alone(job, paces)
-            ahead = None if before is None else before / max(1, self._runner.at_once)
-            if job.state == "running":
-                expected[job.id] = alone
-            else:
-                expected[job.id] = None if alone is None or ahead is None else alone + ahead
-            before = None if alone is None or before is None else before + alone
-        return expected
-
-    def _alone(self, job: Job, paces: dict[str, float | None]) -> float | None:
-        """Seconds that the job itself needs from now on. paces: what the store said already, by kind."""
-        if job.state == "running" and (left := self.progress(job.id)[1]) is not None:
-            return left
-        total = 0.0
-        for kind, steps in _steps(job.recipe):
-            if kind not in paces:
-                paces[kind] = self._store.pace(kind)
-            if (pace := paces[kind]) is None:
-                return None
-            total += pace * steps
-        gone = time.time() - job.started if job.state == "running" and job.started else 0.0
-        return max(0.0, total - gone)
+        """`expected` of every job that runs or waits, by its id."""
+        return self._expectations.of_all(self._runner.at_once)
 
     def events(self, job_id: str, since: int = 0) -> list[Event]:
         """Events of a job with a sequence number above `since`."""
@@ -428,12 +401,7 @@ class Studio:
 
     def progress(self, job_id: str) -> tuple[Progress | None, float | None]:
         """The latest progress of a job, and the seconds that are left where that can be told."""
-        pace, latest = Pace(), None
-        for event in self._log.since(job_id):
-            if isinstance(event, Progress):
-                pace.see(event)
-                latest = event
-        return latest, pace.remaining
+        return self._expectations.progress(job_id)
 
     def preview(self, job_id: str) -> Preview | None:
         """The latest look at a job's clip."""
@@ -466,7 +434,7 @@ class Studio:
         return work_of(job.recipe)
 
     def _recipes(self, job: Job) -> list[Recipe]:
-        return _recipes(work_of(job.recipe))
+        return recipes_of(work_of(job.recipe))
 
     def cells(self, job: Job) -> list[CellResult]:
         """The cells of a sweep, row by row, as far as they are made, in whatever state the job is; else none."""
@@ -622,34 +590,14 @@ class Studio:
 
         work = self._work(job)
         share = 1 - resumable_step(self._results.state(job), work) / max(1, steps_of(work))
-        seconds = zerogpu.seconds_needed(
-            self._recipes(job), card_of(job.model), lambda recipe: self._store.pace(_kind(recipe)), share
-        )
+        seconds = zerogpu.seconds_needed(self._recipes(job), card_of(job.model), self._expectations.step, share)
         return options | {"cancel": str(self._results.folder(job) / f"{job.id}.cancel"), "seconds": seconds}
 
     def _hear(self, job_id: str, event: Event) -> Event:
         """Keep an event; returns it with its number."""
         numbered = self._log.add(job_id, event)
-        if isinstance(event, Progress) and event.phase == "sampling" and event.step == 0 and event.part == 0:
-            self._started[job_id] = time.monotonic()  # the model is loaded, the keyframes are read
-        elif not isinstance(event, Progress | Preview):
-            begun = self._started.pop(job_id, None)
-            if isinstance(event, Done) and begun is not None:
-                self._learn(job_id, time.monotonic() - begun)
+        self._expectations.hear(job_id, event)
         return numbered
-
-    def _learn(self, job_id: str, seconds: float) -> None:
-        """Keep how long a step of this kind of run takes, decoding and writing shared out among them."""
-        with contextlib.suppress(StoreError):  # no reason to lose a video
-            job = self._store.get(job_id)
-            if job is None or job.source or job.attempt > 1 or self.sweep(job) is not None:
-                return
-            recipe = self.recipe(job)
-            took = seconds / (recipe.steps * len(plan_of(recipe).parts))
-            before = self._store.pace(_kind(recipe))
-            # Every write to the disk is time that somebody waits for his video.
-            if before is None or abs(took - before) > 0.1 * before:
-                self._store.set_pace(_kind(recipe), took if before is None else 0.5 * (before + took))
 
     # --- keeping the house -------------------------------------------------------------------------------------------
 
@@ -722,29 +670,6 @@ def _locked(settings: Settings) -> FileLock:
     except OSError as error:
         raise StoreError(f"The data folder {settings.data_dir} cannot be written: {error.strerror or error}.") from None
     return lock
-
-
-@lru_cache(maxsize=512)
-def work_of(recipe: str) -> Recipe | Sweep:
-    """What a job makes, from its JSON: read once, however often it is asked for. Raises RecipeError."""
-    return Sweep.from_json(recipe) if is_sweep(recipe) else Recipe.from_json(recipe)
-
-
-def _recipes(work: Recipe | Sweep) -> list[Recipe]:
-    return [cell.recipe for cell in work.cells()] if isinstance(work, Sweep) else [work]
-
-
-@lru_cache(maxsize=1024)
-def _steps(recipe: str) -> tuple[tuple[str, int], ...]:
-    """How many steps a job takes of which kind, from its JSON."""
-    return tuple((_kind(one), one.steps * len(plan_of(one).parts)) for one in _recipes(work_of(recipe)))
-
-
-def _kind(recipe: Recipe) -> str:
-    """What the time of a step depends on."""
-    timeline = recipe.timeline
-    size = f"{timeline.width}x{timeline.height}x{timeline.grid.num_slots}"
-    return f"{recipe.model} {size} {'guided' if recipe.guidance != 1 else 'plain'}"
 
 
 def _needed(work: Recipe | Sweep) -> int:

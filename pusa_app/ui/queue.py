@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pusa_app.errors import MediaError, UserError
+from pusa_app.expectations import work_of
 from pusa_app.jobs import Job
 from pusa_app.pace import clock
-from pusa_app.studio import Studio, card_of, work_of
+from pusa_app.studio import Studio, card_of
 from pusa_app.timeline import Keyframe, Recipe, Sweep, get_task
 from pusa_app.ui import strings
 from pusa_app.ui.drawn import DOM, Drawn
