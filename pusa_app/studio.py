@@ -676,7 +676,12 @@ def _needed(work: Recipe | Sweep) -> int:
     recipe, cells = (work.recipe, len(work.cells())) if isinstance(work, Sweep) else (work, 1)
     timeline = recipe.timeline
     frames = sum(part.grid.num_frames for part in plan_of(recipe).parts)
-    return media.needed_bytes(timeline.width, timeline.height, frames, cells)
+    needed = media.needed_bytes(timeline.width, timeline.height, frames, cells)
+    if not isinstance(work, Sweep):
+        return needed
+    from pusa_app.sweep import grid_of
+
+    return needed + grid_of(work).spool_bytes(cells, frames)
 
 
 def _megabytes(count: int) -> str:

@@ -92,8 +92,9 @@ def render_sweep(
     count, fps = 0, sweep.recipe.timeline.grid.fps
     with (
         media.ClipWriter(out, grid.width, grid.height, fps, recipe_text=inside) as writer,
-        contextlib.closing(grid.tile(cells)) as frames,
+        contextlib.closing(grid.tile([_heeding(cell, run) for cell in cells], scratch=out.parent)) as frames,
     ):
+        run.tell(Progress("writing", 0, run.most_frames))
         for frame in frames:
             run.check()
             writer.write(frame)
@@ -250,6 +251,20 @@ def _opener(result: CellResult, sweep: Sweep) -> media.Cell:
     return functools.partial(
         media.stream_clip, result.path, timeline.width, timeline.height, fps=timeline.grid.fps, chunk=CHUNK
     )
+
+
+def _heeding(cell: media.Cell, run: _Run) -> media.Cell:
+    """The cell, which ends with the run: of many, all are read before there is a first frame of the grid."""
+    if cell is None:
+        return None
+
+    def pieces() -> Iterator[media.Frames]:
+        with contextlib.closing(cell()) as stream:  # type: ignore[type-var]
+            for piece in stream:
+                run.check()
+                yield piece
+
+    return pieces
 
 
 def _sheet(sweep: Sweep, cells: list[media.Cell]) -> media.Frames:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
+import tempfile
 import unicodedata
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pusa_app.errors import MediaError
+from pusa_app.media._files import StrPath, writing
 from pusa_app.media.fit import Frames
 
 # Opens a clip: pieces of uint8 (n, height, width, 3), as `stream_clip` gives them. None: there is no clip.
@@ -21,6 +24,8 @@ Cell: TypeAlias = Callable[[], Iterable[Frames]] | None
 
 MAX_GRID_SIZE = 8192
 MAX_LABEL_LENGTH = 500
+MAX_OPEN = 8  # clips that are read side by side
+MAX_SPOOL_BYTES = 500_000_000
 
 _Colour = tuple[int, int, int]
 
@@ -29,6 +34,7 @@ _MIN_SHOWN_WIDTH = 160
 _COMFORTABLE_VIDEO = 1920
 _COMFORTABLE_SHEET = 2560
 _FRAME_GAP = 2
+_SPOOL_NAME = "The file for the frames of a grid"
 _SHEET_GAP = 10  # at least: the frames of one clip belong together
 _LABEL_LINES = 3
 _ELLIPSIS = "…"
@@ -91,16 +97,24 @@ class Grid:
         """Height in pixels of the frames that `tile` gives; even."""
         return self._video.size[1]
 
-    def tile(self, cells: Sequence[Cell]) -> Generator[Frames, None, None]:
+    def tile(self, cells: Sequence[Cell], scratch: StrPath | None = None) -> Generator[Frames, None, None]:
         """The frames of the grid, one at a time: uint8 (1, height, width, 3), until the longest clip ends.
 
-        A clip that is shorter holds its last frame. All clips are open at once and read as far as they are shown, so
-        memory does not grow with their length (the ffmpeg of a `stream_clip` takes about 60 MB); they are closed with
-        the generator. A cell whose clip cannot be read (MediaError) is one without. Raises ValueError for more cells
-        than places and for frames of another size.
+        A clip that is shorter holds its last frame. Up to MAX_OPEN clips are read side by side (the ffmpeg of a
+        `stream_clip` takes about 60 MB). More are read one after another, as small as they are shown, into a temporary
+        file without a name in the folder `scratch` (by default the system's), which never grows beyond
+        MAX_SPOOL_BYTES: what is longer is read from its beginning again for every such piece. Memory does not grow
+        with the length of clips; they are closed with the generator. A cell whose clip cannot be read (MediaError) is
+        one without. Raises ValueError for more cells than places and for frames of another size, MediaError when the
+        temporary file finds no room.
         """
         self._check(cells)
-        return self._tile(cells)
+        return self._tile(cells, scratch)
+
+    def spool_bytes(self, cells: int, num_frames: int) -> int:
+        """How large the temporary file of `tile` grows with so many cells of so many frames."""
+        size = cells * self._video.shown_bytes
+        return 0 if cells <= MAX_OPEN else size * min(num_frames, max(1, MAX_SPOOL_BYTES // size))
 
     def contact_sheet(self, cells: Sequence[Cell], num_frames: int = 4) -> Frames:
         """One picture of the grid: uint8 (height, width, 3), with `num_frames` frames of each clip in a row.
@@ -133,27 +147,51 @@ class Grid:
         if len(cells) > self.columns * self.rows:
             raise ValueError(f"{len(cells)} cells do not go into {self.columns}x{self.rows} places")
 
-    def _tile(self, cells: Sequence[Cell]) -> Generator[Frames, None, None]:
+    def _tile(self, cells: Sequence[Cell], scratch: StrPath | None) -> Generator[Frames, None, None]:
         layout = self._video
         canvas = layout.ground()
-        with contextlib.ExitStack() as stack:
-            playing = {
-                number: stack.enter_context(contextlib.closing(self._play(cell))) for number, cell in enumerate(cells)
-            }
-            begun = False
-            while playing or not begun:
-                for number, frames in list(playing.items()):
-                    frame = next(frames, None)
-                    if frame is not None:
-                        layout.draw(canvas, frame, number)
-                        continue
-                    del playing[number]
-                    if not begun:
+        begun = False
+        steps = self._side_by_side(cells) if len(cells) <= MAX_OPEN else self._one_by_one(cells, scratch)
+        with contextlib.closing(steps):
+            # Without any clip there is one frame, which says that they failed.
+            for frames in itertools.chain(steps, [{}]):
+                if begun and not frames:
+                    break
+                for number, frame in frames.items():
+                    layout.draw(canvas, frame, number)
+                for number in () if begun else range(len(cells)):
+                    if number not in frames:
                         layout.draw_failed(canvas, number)
-                # When the longest clip has just ended there is nothing new to show.
-                if playing or not begun:
-                    yield np.array(canvas)[None]
                 begun = True
+                yield np.array(canvas)[None]
+
+    def _side_by_side(self, cells: Sequence[Cell]) -> Generator[Mapping[int, Frames], None, None]:
+        """The frames of each step, (height, width, 3) by the numbers of the clips that go on; all are open at once."""
+        with contextlib.ExitStack() as stack:
+            clips = [stack.enter_context(contextlib.closing(self._play(cell))) for cell in cells]
+            while frames := {n: frame for n, clip in enumerate(clips) if (frame := next(clip, None)) is not None}:
+                yield frames
+
+    def _one_by_one(
+        self, cells: Sequence[Cell], scratch: StrPath | None
+    ) -> Generator[Mapping[int, Frames], None, None]:
+        """As `_side_by_side`, one clip open at a time; the frames are as large as they are shown."""
+        layout, going, begin = self._video, dict(enumerate(cells)), 0
+        window = max(1, MAX_SPOOL_BYTES // (len(cells) * layout.shown_bytes))
+        with contextlib.closing(_Spool(layout.shown_shape, scratch)) as spool:
+            while going:
+                lengths = {}
+                for number, cell in going.items():
+                    lengths[number] = 0
+                    with contextlib.closing(self._play(cell)) as clip:
+                        for frame in itertools.islice(clip, begin, begin + window):
+                            spool.write(number * window + lengths[number], np.asarray(layout.shown(frame)))
+                            lengths[number] += 1
+                for step in range(max(lengths.values())):
+                    on = (number for number, length in lengths.items() if step < length)
+                    yield {number: spool.read(number * window + step) for number in on}
+                going = {number: cell for number, cell in going.items() if lengths[number] == window}
+                begin += window
 
     def _play(self, cell: Cell) -> Generator[Frames, None, None]:
         """The frames of a clip one by one, (height, width, 3); none, or fewer, when it cannot be read."""
@@ -168,6 +206,38 @@ class Grid:
                     size = f"(n, {self.size[1]}, {self.size[0]}, 3)"
                     raise ValueError(f"frames of a cell must be uint8 {size}, not {piece.dtype} {piece.shape}")
                 yield from piece
+
+
+class _Spool:
+    """Frames of one shape in a temporary file that has no name, by their places in it. Raises MediaError.
+
+    It is no memory map: a full disk is an error of a write, and of a map the end of the program.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], folder: StrPath | None) -> None:
+        self._shape, self._size = shape, math.prod(shape)
+        with writing(_SPOOL_NAME):
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by `close`
+
+    def write(self, place: int, frame: Frames) -> None:
+        data = memoryview(frame.tobytes())
+        with writing(_SPOOL_NAME):
+            self._file.seek(place * self._size)
+            while data:  # a disk that becomes full takes the beginning first
+                data = data[self._file.write(data) :]
+
+    def read(self, place: int) -> Frames:
+        frame = np.empty(self._shape, np.uint8)
+        left = frame.data.cast("B")
+        with writing(_SPOOL_NAME):
+            self._file.seek(place * self._size)
+            while left and (count := self._file.readinto(left)):
+                left = left[count:]
+        return frame
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 class _Layout:
@@ -225,15 +295,28 @@ class _Layout:
                 draw.text(at, line, self._look.text, self._font)
         return canvas
 
-    def draw(self, canvas: Image.Image, frame: Frames, cell: int, position: int = 0) -> None:
-        """Paste a frame (height, width, 3) into a cell, at one of its positions."""
-        x, y = self._corner(cell)
+    @property
+    def shown_shape(self) -> tuple[int, int, int]:
+        """Of a frame as large as it is shown: (height, width, 3)."""
+        return self._shown[1], self._shown[0], 3
+
+    @property
+    def shown_bytes(self) -> int:
+        return math.prod(self.shown_shape)
+
+    def shown(self, frame: Frames) -> Image.Image:
+        """A frame (height, width, 3) as large as it is shown."""
         picture = Image.fromarray(frame)
         if picture.size != self._shown:
             smaller = picture.width > self._shown[0]
             method = Image.Resampling.LANCZOS if smaller else Image.Resampling.BICUBIC
             picture = picture.resize(self._shown, method)
-        canvas.paste(picture, (x + position * (self._shown[0] + _FRAME_GAP), y))
+        return picture
+
+    def draw(self, canvas: Image.Image, frame: Frames, cell: int, position: int = 0) -> None:
+        """Paste a frame (height, width, 3) into a cell, at one of its positions."""
+        x, y = self._corner(cell)
+        canvas.paste(self.shown(frame), (x + position * (self._shown[0] + _FRAME_GAP), y))
 
     def draw_failed(self, canvas: Image.Image, cell: int) -> None:
         """A plain field with a word in it."""

@@ -12,7 +12,8 @@ import pytest
 
 from pusa_app.errors import MediaError
 from pusa_app.media import ClipWriter, Grid, check_clip, stream_clip
-from pusa_app.media.grid import MAX_GRID_SIZE, _font, wrap_label
+from pusa_app.media import grid as grids
+from pusa_app.media.grid import MAX_GRID_SIZE, MAX_OPEN, _font, wrap_label
 
 SIZE = (192, 128)
 WHITE, EMPTY = (255, 255, 255), (240, 240, 240)
@@ -169,6 +170,99 @@ def test_memory_does_not_grow_with_the_clips() -> None:
     finally:
         tracemalloc.stop()
     assert many < few + 500_000
+
+
+class Readers:
+    """Clips that count how many of them are open at once, and how often they were opened."""
+
+    def __init__(self) -> None:
+        self.now = self.most = self.opened = 0
+
+    def __call__(self, clip: Callable[[], Iterator[np.ndarray]]) -> Callable[[], Iterator[np.ndarray]]:
+        def frames() -> Iterator[np.ndarray]:
+            self.now, self.opened = self.now + 1, self.opened + 1
+            self.most = max(self.most, self.now)
+            try:
+                yield from clip()
+            finally:
+                self.now -= 1
+
+        return frames
+
+
+# At the clips' size, made smaller and made larger.
+@pytest.mark.parametrize("scale", [1, 0.4, 1.7])
+@pytest.mark.parametrize("window", [1, 3, 4, 100])
+def test_many_clips_are_read_one_by_one_and_look_the_same(
+    scale: float, window: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lengths = [5, 2, 8, 1, 4, 3, 7, 6, 3, 8]
+    clips = [counting(100 + 10 * number, length, (64, 48)) for number, length in enumerate(lengths)]
+    clips[5] = broken(0)
+    cells = [*clips, None, counting(60, 2, (64, 48))]
+    grid = Grid((64, 48), 4, 3, ["a", "b", "c", "d"], scale=scale)
+    monkeypatch.setattr(grids, "MAX_OPEN", len(cells))
+    wanted = np.concatenate(list(grid.tile(cells)))
+    monkeypatch.setattr(grids, "MAX_OPEN", 8)
+    size = len(cells) * round(64 * scale) * round(48 * scale) * 3
+    monkeypatch.setattr(grids, "MAX_SPOOL_BYTES", window * size)
+    assert grid.spool_bytes(len(cells), 8) == min(window, 8) * size and grid.spool_bytes(MAX_OPEN, 8) == 0
+    readers = Readers()
+    frames = grid.tile([cell and readers(cell) for cell in cells], scratch=tmp_path)
+    np.testing.assert_array_equal(np.concatenate(list(frames)), wanted)
+    assert len(wanted) == 8 and (readers.most, readers.now) == (1, 0)
+    if window == 100:
+        assert readers.opened == 11, "clips that fit in are read once"
+    assert not list(tmp_path.iterdir())
+
+
+def test_as_many_as_may_be_open_are_read_once_and_side_by_side() -> None:
+    readers = Readers()
+    grid = Grid((64, 48), MAX_OPEN, 1, scale=1)
+    assert len(list(grid.tile([readers(counting(100, 3, (64, 48)))] * MAX_OPEN))) == 3
+    assert (readers.most, readers.opened, readers.now) == (MAX_OPEN, MAX_OPEN, 0)
+
+
+def test_many_clips_without_any_frame_are_one_frame() -> None:
+    assert len(list(Grid((64, 48), 5, 2).tile([None] * 10))) == 1
+
+
+def test_what_is_given_up_leaves_nothing_open(tmp_path: Path) -> None:
+    readers = Readers()
+    frames = Grid((64, 48), 5, 2).tile([readers(counting(100, 3, (64, 48)))] * 10, scratch=tmp_path)
+    next(frames)
+    frames.close()
+    assert readers.now == 0 and not list(tmp_path.iterdir())
+
+
+def test_no_room_for_many_clips_is_said_in_words(tmp_path: Path) -> None:
+    cells = [counting(100, 3, (64, 48))] * 10
+    with pytest.raises(MediaError, match="frames of a grid cannot be written: no such file"):
+        next(Grid((64, 48), 5, 2).tile(cells, scratch=tmp_path / "gone"))
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(MediaError, match="frames of a grid cannot be written: file too large"):
+            next(Grid((64, 48), 5, 2).tile(cells, scratch=tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with pytest.raises(ValueError, match="frames of a cell must be"):
+        next(Grid((64, 48), 5, 2).tile([counting(100, 3)] * 10, scratch=tmp_path))
+
+
+def test_memory_does_not_grow_with_many_clips() -> None:
+    grid, peaks = Grid((64, 48), 5, 2, scale=1), []
+    tracemalloc.start()
+    try:
+        for length in (24, 400):
+            tracemalloc.reset_peak()
+            frames = grid.tile([lambda length=length: (next(counting(9, 1, (64, 48))()) for _ in range(length))] * 10)
+            assert sum(len(frame) for frame in frames) == length
+            peaks.append(tracemalloc.get_traced_memory()[1])
+    finally:
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 500_000
 
 
 @pytest.mark.parametrize(("length", "greens"), [(9, [0, 30, 50, 80]), (4, [0, 10, 20, 30]), (2, [0, 0, 10, 10])])

@@ -17,6 +17,8 @@ from pusa_app.backbones.fake import FakeBackbone
 from pusa_app.errors import MediaError, ModelError, RecipeError, RunCancelled
 from pusa_app.events import Event, Preview, Progress
 from pusa_app.jobs import Job
+from pusa_app.media import _ffmpeg
+from pusa_app.media.grid import MAX_OPEN
 from pusa_app.models import list_cards
 from pusa_app.presets import find_preset, save_preset
 from pusa_app.settings import LOCAL, Settings
@@ -166,6 +168,44 @@ def test_clips_of_different_lengths_stand_side_by_side(tmp_path: Path) -> None:
     long = recipe(num_frames=19)
     axis = {"kind": "preset", "values": ["short", "long"], "recipes": [recipe(), long]}
     assert render_sweep(new_sweep(recipe(), axis), testing.backbone(), out=tmp_path / "a.mp4").num_frames == 19
+
+
+def test_a_grid_of_many_cells_opens_few_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, most, process = 0, 0, _ffmpeg.Process
+
+    class Counted(process):  # type: ignore[misc, valid-type]
+        def __enter__(self) -> Any:
+            nonlocal now, most
+            now, most = now + 1, max(most, now + 1)
+            return super().__enter__()
+
+        def __exit__(self, *error: Any) -> None:
+            nonlocal now
+            now -= 1
+            super().__exit__(*error)
+
+    monkeypatch.setattr(_ffmpeg, "Process", Counted)
+    many = sweep({"kind": "seed", "values": list(range(MAX_OPEN + 2))}, num_frames=7, steps=1)
+    result = render_sweep(many, testing.backbone(), out=tmp_path / "grid.mp4")
+    assert result.num_frames == 7 and all(cell.path for cell in result.cells)
+    assert (most, now) == (1, 0), "but for the one that writes"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith((".", "tmp"))]
+
+
+def test_a_cancel_is_heard_while_many_cells_are_read(tmp_path: Path) -> None:
+    told: list[Event] = []
+    many = sweep({"kind": "seed", "values": list(range(MAX_OPEN + 2))}, num_frames=7, steps=1)
+    reads = 0
+
+    def cancelled() -> bool:
+        nonlocal reads
+        reads += bool(told) and isinstance(told[-1], Progress) and told[-1].phase == "writing" and told[-1].step == 0
+        return reads > 3
+
+    with pytest.raises(RunCancelled):
+        render_sweep(many, testing.backbone(), told.append, out=tmp_path / "grid.mp4", cancelled=cancelled)
+    cells = cells_of(many, tmp_path / "grid.mp4")
+    assert all(cell.path for cell in cells) and not (tmp_path / "grid.mp4").exists()
 
 
 def test_one_cell_that_fails_does_not_lose_the_others(tmp_path: Path) -> None:
