@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from pusa_app.models import BackboneSpec
-from pusa_app.timeline import Recipe, ScheduleSpec
+from pusa_app.timeline import ScheduleSpec
 from pusa_app.timeline.schedule import SCHEDULE_VALUES
 from pusa_app.ui import strings
 from pusa_app.ui.numbers import Number
@@ -41,10 +41,9 @@ class Exact:
         )
 
 
-def exact_of(recipe: Recipe | None = None) -> list[dict[str, Any]]:
-    """Updates for `Exact.fields`: a recipe's schedule, or the model's own."""
-    kind, value = schedule_choice(None if recipe is None else recipe.schedule)
-    return [gr.update(value=kind), _value(kind, value)]
+def exact_of(kind: str | None = "", value: float | None = None) -> list[dict[str, Any]]:
+    """Updates for `Exact.fields`: a schedule, by default the model's own."""
+    return [gr.update(value=kind or ""), _value(kind or "", value)]
 
 
 def _value(kind: str, value: float | None) -> dict[str, Any]:
@@ -78,10 +77,9 @@ def make_size(spec: BackboneSpec) -> gr.Dropdown:
     )
 
 
-def size_field(spec: BackboneSpec, recipe: Recipe | None = None) -> dict[str, Any]:
-    """An update of the size for a model, with a recipe's or its own."""
-    own = spec.width, spec.height
-    return gr.update(**_sizes(spec, own if recipe is None else (recipe.timeline.width, recipe.timeline.height)))
+def size_field(spec: BackboneSpec, sides: tuple[int, int] | None = None) -> dict[str, Any]:
+    """An update of the size for a model; sides: (width, height), by default its own."""
+    return gr.update(**_sizes(spec, sides))
 
 
 def size_of(text: str | None, spec: BackboneSpec) -> tuple[int, int] | None:

@@ -8,8 +8,8 @@ import gradio as gr
 
 from pusa_app.models import BackboneSpec
 from pusa_app.models.faster import no_cache, no_interval, no_second
-from pusa_app.timeline import Recipe
 from pusa_app.ui import strings
+from pusa_app.ui.choices import Choices
 from pusa_app.ui.numbers import Number, Slider
 
 MOST = 0.3  # of the cache: beyond it clips fall apart
@@ -41,20 +41,21 @@ class Faster:
         return [self.cache, self.guided_high, self.guided_low, self.guidance_2]
 
 
-def faster_of(spec: BackboneSpec, recipe: Recipe | None = None) -> list[dict[str, Any]]:
-    """Updates for the fields: a model, with a recipe's choices or the usual ones."""
-    low, high = (0.0, 1.0) if recipe is None else recipe.guidance_interval
+def faster_of(spec: BackboneSpec, choices: Choices | None = None) -> list[dict[str, Any]]:
+    """Updates for the fields: a model, with what was chosen or the usual ones."""
+    usual = (0.0, 1.0, 0.0, None)
+    cache, high, low, second = (
+        usual
+        if choices is None
+        else (choices.cache or 0.0, choices.guided_high, choices.guided_low, choices.guidance_2)
+    )
     from_noise, down_to = _interval(spec)
     return [
         # What somebody chose elsewhere stays what it is.
-        gr.update(
-            value=0.0 if recipe is None else recipe.cache,
-            maximum=MOST if recipe is None else max(MOST, recipe.cache),
-            **_cache(spec),
-        ),
+        gr.update(value=cache, maximum=max(MOST, cache), **_cache(spec)),
         gr.update(value=high, **from_noise),
         gr.update(value=low, **down_to),
-        gr.update(value=None if recipe is None else recipe.guidance_2, visible=not no_second(spec)),
+        gr.update(value=second, visible=not no_second(spec)),
     ]
 
 

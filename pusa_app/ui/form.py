@@ -16,7 +16,7 @@ from pusa_app.settings import Settings
 from pusa_app.studio import Studio, card_of, cards, default_card
 from pusa_app.timeline import TASKS, Options, Recipe, Timeline, get_task
 from pusa_app.ui import strings
-from pusa_app.ui.choices import MAX_SEED, NAMES, Basis, Choices, asked_of, faults, missing, told
+from pusa_app.ui.choices import MAX_SEED, NAMES, Basis, Choices, faults, missing, told
 from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.exact import Exact, exact_of, make_size, size_field
 from pusa_app.ui.faster import Faster, faster_of
@@ -32,6 +32,7 @@ from pusa_app.ui.fields import (
     published,
     tabs_value,
 )
+from pusa_app.ui.filled import fields_of, values_of
 from pusa_app.ui.gallery import gallery_value, make_gallery
 from pusa_app.ui.loras import Loras, loras_value
 from pusa_app.ui.numbers import Number, Slider
@@ -414,32 +415,7 @@ class Form:
     @property
     def filled(self) -> list[Any]:
         """What a recipe fills, without what the choice of its task changes."""
-        return [
-            *(field.file for field in self.fields.values()),
-            *self._notes.values(),
-            self.prompt,
-            self.style,
-            self.direction,
-            self.more,
-            self.gap_first,
-            self.gap_last,
-            self.closing,
-            self.result,
-            self.timeline,
-            self.length,
-            self.seed,
-            self.random,
-            self.negative,
-            self.steps,
-            self.guidance,
-            self.color_match,
-            self.model,
-            self.loras,
-            *self._faster,
-            self.size,
-            *self._exact,
-            self.followed,
-        ]
+        return [*self.said, *fields_of(self)]
 
     @property
     def everything(self) -> list[Any]:
@@ -456,37 +432,15 @@ class Form:
         notice: what is told at the timeline besides.
         """
         recipe, gone = published(recipe)
-        gone = " ".join(filter(None, (notice, gone)))
-        choices, given, options = Choices.of(recipe), asked_of(recipe), recipe.options
-        editor, *lines = self._say(choices, recipe.timeline, value=recipe.timeline, notice=gone)
+        return self.hold(Choices.of(recipe), " ".join(filter(None, (notice, gone))))
+
+    def hold(self, choices: Choices, notice: str = "", random: bool = False) -> list[Any]:
+        """Updates for `filled` with choices that have a timeline. random: whether each run has another seed."""
+        timeline = choices.timeline or choices.blank()
+        editor, *lines = self._say(choices, timeline, value=timeline, notice=notice)
         # What stood of what the form held before does not stand any longer.
         lines = [no_note() if line == gr.skip() else line for line in lines]
-        return [
-            *(given.get(name) for name in self.fields),
-            *lines,
-            recipe.prompt,
-            options.style,
-            options.direction,
-            options.frames,
-            choices.gap_first,
-            choices.gap_last,
-            options.closing,
-            options.result,
-            editor,
-            length_field(choices.card, recipe.timeline.grid.num_frames),
-            recipe.seed,
-            False,
-            negative_field(choices.card.spec, value=recipe.negative_prompt),
-            recipe.steps,
-            recipe.guidance,
-            recipe.color_match,
-            gr.update(value=recipe.model, info=about(choices.card)),
-            loras_value(recipe.model, recipe.loras),
-            *faster_of(choices.card.spec, recipe),
-            size_field(choices.card.spec, recipe),
-            *exact_of(recipe),
-            choices.basis,
-        ]
+        return [editor, *lines, *values_of(self, choices, random)]
 
 
 def _at_notes(found: Mapping[str, str]) -> dict[str, str]:

@@ -271,8 +271,8 @@ class TestFaster:
         from pusa_app.ui.faster import faster_of
 
         spec = card_of("mini").spec
-        recipe = choices_of("text-to-video", model="mini", cache=0.1, guided_low=0.4).recipe()
-        cache, high, low, second = faster_of(spec, recipe)
+        chosen = choices_of("text-to-video", model="mini", cache=0.1, guided_low=0.4)
+        cache, high, low, second = faster_of(spec, Choices.of(chosen.recipe()))
         assert (cache["value"], high["value"], low["value"], second["value"]) == (0.1, 1.0, 0.4, None)
         assert cache["interactive"] and low["interactive"] and not second["visible"]
         cache, *_ = faster_of(card_of(testing.FAKE).spec)

@@ -37,7 +37,7 @@ def test_a_recipe_comes_back_as_it_was(schedule: dict[str, Any] | None) -> None:
     made = recipe(schedule=schedule, size=(96, 32), steps=7)
     choices = Choices.of(made)
     assert choices.recipe() == made and missing(choices) == faults(choices, made.timeline) == {}
-    kind, value = (field["value"] for field in exact_of(made))
+    kind, value = (field["value"] for field in exact_of(choices.schedule, choices.schedule_value))
     assert schedule_fields(kind, value) == (None if schedule is None else schedule)
 
 
@@ -89,7 +89,7 @@ def test_another_size_takes_the_keyframes_along(tmp_path: Path) -> None:
 def test_sizes_are_offered_where_a_model_knows_more_than_one() -> None:
     spec = testing.card().spec
     assert not size_field(spec)["visible"], "a model of small pictures"
-    assert size_field(spec, recipe(size=(96, 32)))["visible"], "what a recipe has is shown"
+    assert size_field(spec, (96, 32))["visible"], "what a recipe has is shown"
     wide = spec.model_copy(update={"width": 848, "height": 480})
     field = size_field(wide)
     sizes = [tuple(map(int, value.split("x"))) for _, value in field["choices"]]
