@@ -39,6 +39,7 @@ Work = TypeVar("Work", Recipe, Sweep)
 
 INTERRUPTED = "The program ended before this video was finished."
 GONE = "This video is no longer there."
+NOT_WAITING = "This video is no longer waiting: its settings were not changed."
 HOUSEKEEPING_SECONDS = 3600.0
 
 __all__ = [
@@ -126,25 +127,29 @@ class Studio:
 
     def submit_sweep(self, sweep: Sweep, owner: str, *, embed: bool = True) -> Job:
         """Queue a sweep as one job, whose video is the grid; otherwise as `submit`. Every cell is checked first."""
-        self._check_model(sweep.recipe.model)
-        self._check_loras(sweep, owner)
-        check_sweep(sweep, self.settings.max_steps)
+        self._check(sweep, owner)
         return self._add([sweep], owner, embed)[0]
 
     def _submit(self, recipes: Sequence[Recipe], owner: str, embed: bool) -> list[Job]:
-        self._check_model(recipes[0].model)
-        self._check_loras(recipes[0], owner)
-        check_recipe(recipes[0], self.settings.max_steps)
+        self._check(recipes[0], owner)
         for recipe in recipes[1:]:  # they differ in their seed
             check_recipe(recipe, self.settings.max_steps, sources=False)
         return self._add(recipes, owner, embed)
+
+    def _check(self, work: Recipe | Sweep, owner: str) -> None:
+        self._check_model(work.recipe.model if isinstance(work, Sweep) else work.model)
+        self._check_loras(work, owner)
+        if isinstance(work, Sweep):
+            check_sweep(work, self.settings.max_steps)
+        else:
+            check_recipe(work, self.settings.max_steps)
 
     def _check_model(self, model: str) -> None:
         # The catalogue takes paths too, which is for whoever sits at the machine and not for a visitor of its page.
         if model not in {card.id for card in cards()}:
             raise ModelError(f"There is no model {model[:60]!r} here.")
 
-    def _check_loras(self, work: Work, owner: str) -> None:
+    def _check_loras(self, work: Recipe | Sweep, owner: str) -> None:
         # As with models: a visitor may name what is here, and only whoever sits at the machine any file of it.
         recipes = [work] if isinstance(work, Recipe) else work.recipes
         if owner != LOCAL and not all(lora.named for recipe in recipes for lora in recipe.loras):
@@ -209,25 +214,33 @@ class Studio:
 
     # --- changing what waits -----------------------------------------------------------------------------------------
 
-    def replace(self, job_id: str, recipe: Recipe, owner: str, *, embed: bool = True) -> Job:
-        """Give a waiting job another recipe, in its place in the queue; raises RecipeError when it waits no more."""
+    def replace(self, job_id: str, work: Work, owner: str, *, embed: bool = True) -> Job:
+        """Give a waiting job another recipe or sweep, in its place in the queue.
+
+        Raises RecipeError when it waits no more, else as `submit` and `submit_sweep`; then nothing has changed.
+        """
         old = self._waiting(job_id, owner)
-        self._check_model(recipe.model)
-        self._check_loras(recipe, owner)
-        check_recipe(recipe, self.settings.max_steps)
+        self._check(work, owner)
         with self._submitting:
             folder = new_id()
-            taken = self._results.take(recipe, folder)
+            taken = self._results.take(work, folder)
             job = dataclasses.replace(
-                self._job(taken, owner, id=job_id, folder=folder, embed=embed), out=old.out, created=old.created
+                self._job(taken, owner, id=job_id, folder=folder, embed=embed), created=old.created
             )
-            changed = self._store.replace(job)
+            # What goes on from another one has that one's place, where finished cells of it may lie.
+            if not old.source and isinstance(work, Sweep) == isinstance(self._work(old), Sweep):
+                job = dataclasses.replace(job, out=old.out)
+            try:
+                changed = self._store.replace(job)
+            except StoreError:
+                self._results.remove_folder(folder)
+                raise
             if changed is None:
                 self._results.remove_folder(folder)
-                raise RecipeError("This video is no longer waiting: its settings were not changed.")
+                raise RecipeError(NOT_WAITING)
             self._results.write_card(changed)
-            if not self._store.of_folder(old.folder):
-                self._results.remove_folder(old.folder)
+            with contextlib.suppress(OSError):
+                self._results.remove(old, not self._store.of_folder(old.folder), False)
         self._runner.nudge()
         return changed
 
@@ -639,7 +652,7 @@ class Studio:
     def _waiting(self, job_id: str, owner: str) -> Job:
         job = self._mine(job_id, owner)
         if job.state != "queued":
-            raise RecipeError("This video is no longer waiting: its settings were not changed.")
+            raise RecipeError(NOT_WAITING)
         return job
 
 

@@ -20,7 +20,7 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 FIELDS = tuple(field.name for field in dataclasses.fields(Job))
 FLAGS = ("embed", "held", "favourite")
 # What a waiting job may be changed to.
-EDITABLE = ("recipe", "folder", "task", "model", "prompt", "seed", "embed")
+EDITABLE = ("recipe", "folder", "out", "task", "model", "prompt", "seed", "embed")
 
 
 class JobStore:

@@ -114,7 +114,7 @@ def test_a_held_job_lets_the_next_one_pass_and_an_edit_lets_it_go() -> None:
     assert store.claim() is None
     changed = store.replace(dataclasses.replace(first, recipe='{"new": 1}', prompt="new", owner="bob", out="other"))
     assert changed is not None and changed.recipe == '{"new": 1}' and not changed.held
-    assert (changed.owner, changed.out, changed.position) == (first.owner, first.out, first.position)
+    assert (changed.owner, changed.out, changed.position) == (first.owner, "other", first.position)
     assert store.claim().id == first.id  # type: ignore[union-attr]
     assert store.replace(first) is None and store.hold(first.id, True) is None, "it waits no more"
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pusa_app import cli, media, testing
 from pusa_app.backbones.fake import FakeBackbone
-from pusa_app.errors import MediaError, ModelError, RecipeError, RunCancelled
+from pusa_app.errors import MediaError, ModelError, RecipeError, RunCancelled, UserError
 from pusa_app.events import Event, Preview, Progress
 from pusa_app.jobs import Job
 from pusa_app.media import _ffmpeg
@@ -423,6 +423,113 @@ def test_a_sweep_is_one_job(studio: Studio) -> None:
         studio.sweep(studio.submit(recipe(keyframes=[], prompt="x").model_copy(update={"task": "text-to-video"}), "me"))
         is None
     )
+
+
+@pytest.fixture
+def idle(tmp_path: Path) -> Iterator[Studio]:
+    """A studio that starts nothing."""
+    studio = Studio(Settings(data_dir=tmp_path / "data"), idle=True)
+    yield studio
+    studio.close()
+
+
+def files_of(studio: Studio) -> set[Path]:
+    return set(studio.settings.runs_dir.rglob("*"))
+
+
+def test_a_waiting_sweep_is_replaced_in_its_place(idle: Studio) -> None:
+    first, second = idle.submit_sweep(sweep(), "me"), idle.submit_sweep(sweep(SEEDS), "me")
+    assert idle.hold(first.id, "me", True)
+    blue = [{"slot": 0, "source": {"kind": "image", "path": "blue.png"}}]
+    wanted = sweep({"kind": "steps", "values": [1, 3]}, keyframes=blue, prompt="mended", seed=9)
+    changed = idle.replace(first.id, wanted, "me", embed=False)
+    assert [job.id for job in idle.queue("me")] == [first.id, second.id]
+    made = idle.sweep(changed)
+    assert made is not None and made.axes == wanted.axes and made.recipe.prompt == "mended"
+    assert (changed.out, changed.created, changed.position) == (first.out, first.created, first.position)
+    assert (changed.prompt, changed.seed, changed.embed, changed.held) == ("mended", 9, False, False)
+    assert not (idle.settings.runs_dir / first.folder).exists(), "nobody needs the picture any more"
+    source = Path(made.recipe.paths[0])
+    assert source.parent == idle.settings.runs_dir / changed.folder and source.is_file()
+    assert Sweep.from_json((source.parent / "recipe.json").read_text()) == made
+    with pytest.raises(RecipeError, match="no longer there"):
+        idle.replace(first.id, wanted, "you")
+
+
+def test_a_sweep_that_cannot_be_changes_nothing(idle: Studio) -> None:
+    job = idle.submit_sweep(sweep(), "me")
+    before = files_of(idle)
+    gone = [{"slot": 0, "source": {"kind": "image", "path": "gone.png"}}]
+    named = [{"path": "/etc/passwd", "strength": 1.0}]
+    wrong: list[tuple[Sweep, str]] = [
+        (sweep({"kind": "steps", "values": [2, 201]}), "201 steps: .*at most 200"),
+        (sweep(SEEDS, keyframes=gone), "seed 1: .*gone"),
+        (new_sweep(recipe().model_copy(update={"model": "/etc"}), SEEDS), "no model"),
+        (new_sweep(Recipe.from_json(json.dumps(json.loads(recipe().to_json()) | {"loras": named})), SEEDS), "path"),
+        (sweep({**NOISES, "values": [0]}, {"kind": "seed", "values": list(range(64))}), "pixels"),
+    ]
+    for work, words in wrong:
+        with pytest.raises(UserError, match=words) as caught:
+            idle.replace(job.id, work, "me")
+        assert "\n" not in str(caught.value)
+    assert idle.job(job.id) == job and files_of(idle) == before
+
+
+@pytest.mark.parametrize("state", ["running", "cancelled"])
+def test_a_sweep_that_waits_no_more_is_not_replaced(idle: Studio, state: str) -> None:
+    job = idle.submit_sweep(sweep(), "me")
+    if state == "running":
+        assert idle._store.claim() is not None
+    else:
+        idle.cancel(job.id)
+    now, before = idle.job(job.id), files_of(idle)
+    with pytest.raises(RecipeError, match=r"^This video is no longer waiting: its settings were not changed.$"):
+        idle.replace(job.id, sweep(SEEDS), "me")
+    assert idle.job(job.id) == now and files_of(idle) == before
+
+
+def test_a_sweep_that_begins_while_it_is_saved_is_not_replaced(idle: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = idle.submit_sweep(sweep(), "me")
+    before, take = files_of(idle), idle._results.take
+
+    def take_slowly(*given: Any) -> Any:
+        taken = take(*given)
+        assert idle._store.claim() is not None
+        return taken
+
+    monkeypatch.setattr(idle._results, "take", take_slowly)
+    with pytest.raises(RecipeError, match="no longer waiting"):
+        idle.replace(job.id, sweep(SEEDS), "me")
+    now = idle.job(job.id)
+    assert now is not None and now.recipe == job.recipe and files_of(idle) == before
+
+
+def test_what_is_made_from_the_same_files_keeps_them(idle: Studio) -> None:
+    job = idle.submit_sweep(sweep(), "me")
+    copy = idle.duplicate(job.id, "me")
+    idle.replace(job.id, sweep(SEEDS), "me")
+    made = idle.sweep(copy)
+    assert made is not None and Path(made.recipe.paths[0]).is_file()
+    left = {path.name for path in (idle.settings.runs_dir / job.folder).iterdir()}
+    assert left == {"source-0.png", "recipe.json", f"{copy.id}.job.json"}, "and nothing of the one that went"
+
+
+def test_an_edited_sweep_has_no_cells_of_what_it_went_on_from(idle: Studio) -> None:
+    old = idle.submit_sweep(sweep(), "me")
+    folder = cells_folder(Path(old.out))
+    folder.mkdir(parents=True)
+    (folder / "1-1.mp4").write_bytes(b"a cell")
+    idle.cancel(old.id)
+    job = idle.resume(old.id, "me")
+    assert idle.cells(job)[0].path is not None
+    changed = idle.replace(job.id, sweep(SEEDS), "me")
+    assert not any(cell.path for cell in idle.cells(changed)) and changed.out != old.out
+
+
+def test_a_sweep_may_become_a_single_video(idle: Studio) -> None:
+    job = idle.submit_sweep(sweep(), "me")
+    changed = idle.replace(job.id, recipe(), "me")
+    assert idle.sweep(changed) is None and "sweep" not in Path(changed.out).name
 
 
 def test_every_cell_is_checked_before_anything_is_queued(studio: Studio) -> None:
