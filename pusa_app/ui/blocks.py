@@ -23,6 +23,7 @@ from pusa_app.studio import Studio, card_of, default_card
 from pusa_app.timeline import get_task
 from pusa_app.ui import api, strings
 from pusa_app.ui.choices import NAMES, Choices
+from pusa_app.ui.draft import Drafts
 from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.fields import new_seed
 from pusa_app.ui.form import Form
@@ -37,6 +38,7 @@ from pusa_app.ui.queue import (
     live_value,
     make_banner,
     make_line,
+    name_of,
     queue_value,
     title_of,
     without_known,
@@ -130,6 +132,7 @@ class _Create:
                     self.reuse = gr.Button(strings.REUSE, size="sm", visible=False, elem_id="reuse", min_width=150)
                     self.cancel = gr.Button(strings.CANCEL, size="sm", visible=False, elem_id="cancel", min_width=100)
         self.form.build_timeline()
+        self.drafts = Drafts(self.form, studio.settings)
         with gr.Column(visible=False, elem_id="visit") as self.visit:
             gr.HTML(f"<h2>{strings.HISTORY}</h2>", elem_id="visit-title")
             self.history = Drawn([], script=HERE / "history.js", elem_id="history")
@@ -152,8 +155,10 @@ class _Create:
     def wire(self, page: gr.Blocks, pages: gr.Tabs, queue: Queue) -> None:
         form = self.form
         form.wire()
+        self.drafts.wire()
         self.news = [queue.list, queue.banner, self.banner, self.line, self.live, self.told]
-        self.edit_view = [self.editing, self.edited, self.edited_words, form.generate, form.count, form.embed]
+        edited = [self.editing, self.edited, self.edited_words]
+        self.edit_view = [*edited, form.generate, form.count, form.embed, *form.sweep.parts]
         asked = [self.owner, self.job, self.editing, form.random, form.count, form.embed]
         run: dict[str, Any] = {
             "fn": self._generate,
@@ -162,9 +167,9 @@ class _Create:
             **QUIET,
         }
         self._starts(form.generate.click(**run))
-        self._starts(form.prompt.submit(**run))
-        sweep = {"fn": self._sweep, "inputs": [*run["inputs"], *form.sweep.inputs]}
-        self._starts(form.sweep.run.click(**run | sweep))
+        with_sweep = {"inputs": [*run["inputs"], *form.sweep.inputs]}
+        self._starts(form.prompt.submit(**run | with_sweep | {"fn": self._enter}))
+        self._starts(form.sweep.run.click(**run | with_sweep | {"fn": self._sweep}))
         self.cells.select(self._choose_cell, [self.owner, self.job], self.view, **QUIET)
         self._wire_gallery(run)
         editor = form.timeline
@@ -201,7 +206,7 @@ class _Create:
     def _wire_gallery(self, run: dict[str, Any]) -> None:
         form = self.form
         everything = form.everything
-        example = form.gallery.select(self._try_preset, [self.owner, form.model], everything, **QUIET)
+        example = form.gallery.select(self._try_preset, [self.owner, self.editing, form.model], everything, **QUIET)
         self._starts(example.success(**run))
         form.gallery.apply(self._use_preset, [self.owner, *form.inputs], everything, **QUIET)
         form.gallery.delete(self._delete_preset, self.owner, form.gallery, **QUIET)
@@ -240,12 +245,14 @@ class _Create:
     ) -> list[Any]:
         owner = self._owner(mark, request)
         if editing:
+            if self._edits_sweep(editing, owner):  # what the form holds is not what was asked for with it
+                raise gr.Error(strings.EDITS_SWEEP, print_exception=False)
             return self._run(
                 Choices(*values),
                 owner,
                 job_id,
                 lambda choices: [self._studio.replace(editing, choices.recipe(), owner, embed=bool(embed))],
-                _not_editing(),
+                self._not_editing(),
             )
         values = _seeded(values) if random else values
         many = 1 if count is None else int(count)
@@ -297,14 +304,40 @@ class _Create:
         *values: Any,
     ) -> list[Any]:
         owner, fields, values = self._owner(mark, request), values[len(NAMES) :], values[: len(NAMES)]
-        values = _seeded(values) if random else values
+        if editing and not self._edits_sweep(editing, owner):
+            raise gr.Error(strings.EDITS_VIDEO, print_exception=False)
+        values = _seeded(values) if random and not editing else values
         folder = self._presets(owner)
 
         def submit(choices: Choices) -> list[Job]:
             sweep = sweep_of(choices.recipe(), choices.card, folder, fields)
+            if editing:
+                return [self._studio.replace(editing, sweep, owner, embed=bool(embed))]
             return [self._studio.submit_sweep(sweep, owner, embed=bool(embed))]
 
-        return self._run(Choices(*values), owner, job_id, submit)
+        return self._run(Choices(*values), owner, job_id, submit, self._not_editing() if editing else None)
+
+    def _enter(
+        self,
+        mark: str,
+        job_id: str,
+        editing: str,
+        random: bool,
+        count: float | None,
+        embed: bool,
+        request: gr.Request,
+        *values: Any,
+    ) -> list[Any]:
+        """Enter in the prompt does what the button of the form does that is there."""
+        given = mark, job_id, editing, random, count, embed, request
+        if editing and self._edits_sweep(editing, self._owner(mark, request)):
+            return self._sweep(*given, *values)
+        return self._generate(*given, *values[: len(NAMES)])
+
+    def _edits_sweep(self, editing: str, owner: str) -> bool:
+        """Whether what is edited is a sweep; that it is there no more is said when it is to be saved."""
+        job = self._studio.job(editing, owner)
+        return job is not None and self._studio.sweep(job) is not None
 
     def _choose_cell(self, mark: str, job_id: str, request: gr.Request, event: gr.EventData) -> list[Any]:
         """One cell of a sweep comes into the player, or the grid of all."""
@@ -362,7 +395,10 @@ class _Create:
             told["recent"] = mark_of
         return [*updates.values(), *news]
 
-    def _try_preset(self, mark: str, model: str, request: gr.Request, event: gr.EventData) -> list[Any]:
+    def _try_preset(self, mark: str, editing: str, model: str, request: gr.Request, event: gr.EventData) -> list[Any]:
+        if editing:  # an example is a new video
+            sweep = self._edits_sweep(editing, self._owner(mark, request))
+            raise gr.Error(strings.EDITS_SWEEP if sweep else strings.EDITS_VIDEO, print_exception=False)
         with told_to_user():
             preset = find_preset(str(event.name), self._presets(self._owner(mark, request)))
             return self.form.everything_of(preset.example(card_of(model)))
@@ -441,20 +477,25 @@ class _Create:
         studio, owner = self._studio, self._owner(mark, request)
         job = job_of(studio, event.id, owner)
         with told_to_user():
-            if studio.sweep(job) is not None or not studio.hold(job.id, owner, True):
+            if not studio.hold(job.id, owner, True):
                 raise RecipeError(strings.NO_LONGER_WAITING)
             if editing and editing != job.id:
                 studio.hold(editing, owner, False)
-            filled = self.form.everything_of(studio.recipe(job))
+            recipe = studio.recipe(job)
+            filled = self.form.everything_of(recipe)
         self._held[str(request.session_hash)] = (job.id, owner)
-        words = f"<p>{safe(strings.EDITING.format(title=title_of(job)))}</p>"
+        sweep, fields = studio.sweep(job), self.form.sweep
+        words = safe((strings.EDITING if sweep is None else strings.EDITING_SWEEP).format(title=name_of(recipe)))
+        how = "" if sweep is None else f'<p class="hint">{strings.EDITING_SWEEP_HOW}</p>'
         view = [
             job.id,
             gr.update(visible=True),
-            words,
-            strings.SAVE_TO_QUEUE,
+            f"<p>{words}</p>{how}",
+            # One button saves, and none makes something else of what is edited.
+            gr.update(value=strings.SAVE_TO_QUEUE, visible=sweep is None),
             gr.update(visible=False),
             job.embed,
+            *(fields.hidden() if sweep is None else fields.edited(sweep)),
         ]
         return [*filled, *view, gr.update(selected="create"), *self._news(owner)]
 
@@ -463,7 +504,13 @@ class _Create:
         self._held.pop(str(request.session_hash), None)
         with told_to_user():
             self._studio.hold(editing, owner, False)
-        return [*_not_editing(), *self._news(owner)]
+        return [*self._not_editing(), *self._news(owner)]
+
+    def _not_editing(self) -> list[Any]:
+        """Updates for `edit_view` when the form is the visitor's own again."""
+        generate = gr.update(value=strings.GENERATE, visible=True)
+        rest = [gr.update(visible=True), gr.skip(), *self.form.sweep.plain()]
+        return ["", gr.update(visible=False), "", generate, *rest]
 
     def _attend(self, mark: str, request: gr.Request) -> Iterator[None]:
         """Make the visitor's jobs, for as long as he stays; the clock shows him how it goes."""
@@ -529,9 +576,11 @@ class _Create:
     def _show(self, job: Job | None, owner: str, cell: int = WHOLE) -> list[Any]:
         """Updates for `view`: one job, or a cell of it, on the stage or in the player, all of the owner's below."""
         video = None if job is None else self._studio.result(job)
-        cells = self._studio.cells(job) if job is not None and video is not None else []
-        cell = cell if 0 <= cell < len(cells) else WHOLE
-        if video is not None and cell != WHOLE:
+        # Without its grid a sweep still has what was made of it.
+        cells = self._studio.cells(job) if job is not None and job.ended else []
+        cells = cells if video is not None or any(one.path for one in cells) else []
+        cell = cell if 0 <= cell < len(cells) and cells[cell].path is not None else WHOLE
+        if cell != WHOLE:
             video = cells[cell].path
         going = job is not None and not job.ended
         one = video is not None and not (cells and cell == WHOLE)  # and not all of a sweep, which is no clip
@@ -609,11 +658,6 @@ class _Create:
 
     def _owner(self, mark: Any, request: gr.Request) -> str:
         return owner_of(mark, request, self._studio.settings.shared)
-
-
-def _not_editing() -> list[Any]:
-    """Updates for `edit_view` when the form is the visitor's own again."""
-    return ["", gr.update(visible=False), "", strings.GENERATE, gr.update(visible=True), gr.skip()]
 
 
 def _mark(value: Any) -> str:

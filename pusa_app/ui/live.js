@@ -145,34 +145,6 @@ document.addEventListener('visibilitychange', () => {
 window.addEventListener('focus', ask);
 window.addEventListener('resize', () => badge(going?.size || 0));
 
-// --- words that were typed survive a reload, the program's end included -----------------------------------------------
-
-const KEY = 'pusa-draft', FIELDS = ['#prompt textarea', '#negative textarea, #negative input'];
-window.addEventListener('pagehide', () => {
-  const words = FIELDS.map(field => document.querySelector(field)?.value ?? null);
-  const task = document.querySelector('.task[aria-selected="true"]')?.dataset.task;
-  try { sessionStorage.setItem(KEY, JSON.stringify({ words, task })); } catch { /* a private window */ }
-});
-
-function restore() {
-  let draft = null;
-  try { draft = JSON.parse(sessionStorage.getItem(KEY)); sessionStorage.removeItem(KEY); } catch { /* nothing to restore */ }
-  if (!draft) return;
-  const task = [...document.querySelectorAll('.task')].find(tab => tab.dataset.task === draft.task);
-  if (task && task.getAttribute('aria-selected') !== 'true') task.click();
-  FIELDS.forEach((field, at) => {
-    const node = document.querySelector(field);
-    if (!node || node.value || !draft.words?.[at]) return;
-    Object.getOwnPropertyDescriptor(Object.getPrototypeOf(node), 'value').set.call(node, draft.words[at]);
-    node.dispatchEvent(new Event('input', { bubbles: true }));
-  });
-}
-
-function whenThere(tries = 100) {
-  if (document.querySelector('#prompt textarea') && document.querySelector('.task')) restore();
-  else if (tries) setTimeout(whenThere, 100, tries - 1);
-}
-whenThere();
 watch('value', draw);
 draw();
 beat();
