@@ -456,6 +456,13 @@ class Studio:
         sweep = self.sweep(job)
         return [] if sweep is None else cells_of(sweep, Path(job.out))
 
+    def made(self, job: Job) -> tuple[int, int]:
+        """How many cells of a sweep are made, of how many; (0, 0) where it is none. Cheaper than `cells`."""
+        from pusa_app.sweep import num_made
+
+        sweep = self.sweep(job)
+        return (0, 0) if sweep is None else (num_made(sweep, Path(job.out)), sweep.num_cells)
+
     def sheet(self, job: Job) -> Path | None:
         """The contact sheet of a sweep that is done."""
         from pusa_app.sweep import sheet_of

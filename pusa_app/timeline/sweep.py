@@ -163,6 +163,11 @@ class Sweep(BaseModel):
         columns = counts[0] if counts[0] <= MAX_COLUMNS else min(MAX_COLUMNS, math.ceil(math.sqrt(counts[0])))
         return math.ceil(counts[0] / columns), columns
 
+    @property
+    def num_cells(self) -> int:
+        """How many there are, without making them."""
+        return math.prod(len(axis.values) for axis in self.axes)
+
     def cells(self) -> tuple[Cell, ...]:
         """All combinations, row by row."""
         # A preset decides more than any other axis, which therefore comes after it.

@@ -107,7 +107,7 @@ def stage_value(studio: Studio, job: Job) -> dict[str, Any]:
     if job.state == "interrupted":
         return {"state": "failed", "title": strings.INTERRUPTED_TITLE, "detail": job.message}
     if job.state == "cancelled":
-        detail = strings.CANCELLED_DETAIL if studio.sweep(job) is None else strings.CANCELLED_SWEEP
+        detail = strings.CANCELLED_SWEEP if studio.made(job)[0] else strings.CANCELLED_DETAIL
         return {"state": "idle", "title": strings.CANCELLED_TITLE, "detail": detail}
     if job.state == "queued":
         from pusa_app.ui.queue import place_words

@@ -18,6 +18,7 @@ from pusa_app.timeline import Keyframe, Recipe, Sweep, get_task
 from pusa_app.ui import strings
 from pusa_app.ui.drawn import DOM, Drawn
 from pusa_app.ui.player import data_url, running_value
+from pusa_app.ui.sweeps import made_words
 
 HERE = Path(__file__).parent
 ENDED = 6  # of those that ended without a video, the latest
@@ -156,11 +157,14 @@ def live_value(studio: Studio, owner: str) -> dict[str, Any]:
 
 
 def title_of(job: Job) -> str:
-    """What a job is called: its prompt, else its task."""
+    """What a job is called: as `name_of`, and that it is a sweep."""
     work = work_of(job.recipe)
-    recipe = work.recipe if isinstance(work, Sweep) else work
-    title = recipe.prompt or get_task(recipe.task).title
-    return f"{strings.SWEEP}: {title}" if isinstance(work, Sweep) else title
+    return f"{strings.SWEEP}: {name_of(work.recipe)}" if isinstance(work, Sweep) else name_of(work)
+
+
+def name_of(recipe: Recipe) -> str:
+    """What a recipe is called: its prompt, else its task."""
+    return recipe.prompt or get_task(recipe.task).title
 
 
 def _row(studio: Studio, job: Job, ready: float | None) -> dict[str, Any]:
@@ -180,7 +184,7 @@ def _card(job: Job) -> dict[str, Any]:
     work = work_of(job.recipe)
     recipe = work.recipe if isinstance(work, Sweep) else work
     task, frames = get_task(recipe.task).title, recipe.timeline.grid.num_frames
-    length = strings.SWEEP_COUNT.format(count=len(work.cells())) if isinstance(work, Sweep) else f"{frames} frames"
+    length = strings.SWEEP_COUNT.format(count=work.num_cells) if isinstance(work, Sweep) else f"{frames} frames"
     return {
         "id": job.id,
         "state": job.state,
@@ -188,7 +192,7 @@ def _card(job: Job) -> dict[str, Any]:
         "task": task,
         "facts": [task, _model(recipe.model), length, f"seed {recipe.seed}"],
         "picture": _first_picture(recipe),
-        "editable": job.state == "queued" and not isinstance(work, Sweep),
+        "editable": job.state == "queued",
     }
 
 
@@ -203,7 +207,10 @@ def _ended(studio: Studio, owner: str, now: float) -> list[dict[str, Any]]:
                 "label": strings.ENDED[job.state],
                 "resume": strings.RESUME_FROM.format(step=step) if step else "",
             }
-            rows.append(_card(job) | more)
+            row = _card(job) | more
+            if made := made_words(studio, job):
+                row |= {"facts": [*row["facts"], made.rstrip(".")], "made": True}
+            rows.append(row)
     return rows[:ENDED]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import gradio as gr
 
 from pusa_app.errors import MediaError, RecipeError
 from pusa_app.models import ModelCard
-from pusa_app.presets import Preset, find_preset, preset_axis
+from pusa_app.presets import Preset, find_preset, name_of, preset_axis
 from pusa_app.studio import Studio
 from pusa_app.timeline import MAX_CELLS, MAX_SEED, MAX_STEPS, Recipe, Sweep, new_sweep
 from pusa_app.ui import strings
@@ -21,9 +22,10 @@ from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.numbers import Number
 from pusa_app.ui.player import data_url
 
-MAX_TEXT = 2000
+MAX_TEXT = 64 * MAX_CELLS  # titles of presets are the longest values
 POSTER = 120  # pixels, of a cell
 MOST_IN_RANGE = 1000
+MAX_DIGITS = 18  # of the ends of a range
 REACH = {"noise": (0, 1), "seed": (0, MAX_SEED), "steps": (1, MAX_STEPS), "guidance": (0, 100)}
 
 
@@ -52,11 +54,14 @@ class AxisChoice:
 
 
 class SweepFields:
-    """Builds the fields in the Blocks that is open; `inputs` make `sweep_of`'s choices."""
+    """Builds the fields in the Blocks that is open; `inputs` make `sweep_of`'s choices.
+
+    `parts` are what changes while something that waits is edited.
+    """
 
     def __init__(self) -> None:
         kinds = [(title, kind) for kind, title in strings.SWEEP_KINDS.items()]
-        with gr.Accordion(strings.SWEEP, open=False, elem_id="sweep"):
+        with gr.Accordion(strings.SWEEP, open=False, elem_id="sweep") as self.box:
             gr.HTML(f'<p class="hint">{strings.SWEEP_HELP}</p>')
             self.inputs: list[Any] = []
             for number, (value, most) in enumerate((("seed", kinds), ("", [(strings.SWEEP_NONE, ""), *kinds])), 1):
@@ -99,6 +104,30 @@ class SweepFields:
                 self.inputs += [kind, keyframe, values]
             self.run = gr.Button(strings.SWEEP_RUN, elem_id="sweep-run")
 
+    @property
+    def parts(self) -> list[Any]:
+        return [self.box, self.run, *self.inputs]
+
+    def edited(self, sweep: Sweep) -> list[Any]:
+        """Updates for `parts`: a sweep that waits is in the fields, and the button saves it."""
+        updates: list[Any] = []
+        for choice in fields_for(sweep):
+            updates += [
+                choice.kind,
+                gr.update(value=choice.keyframe, visible=choice.kind == "noise"),
+                gr.update(value=choice.values, placeholder=strings.SWEEP_EXAMPLES[choice.kind]),
+            ]
+        return [gr.update(visible=True, open=True), gr.update(value=strings.SAVE_TO_QUEUE, variant="primary"), *updates]
+
+    def hidden(self) -> list[Any]:
+        """Updates for `parts`: a single video is edited."""
+        return [gr.update(visible=False), *(gr.skip() for _ in self.parts[1:])]
+
+    def plain(self) -> list[Any]:
+        """Updates for `parts`: nothing is edited."""
+        run = gr.update(value=strings.SWEEP_RUN, variant="secondary")
+        return [gr.update(visible=True), run, *(gr.skip() for _ in self.inputs)]
+
 
 def sweep_of(recipe: Recipe, card: ModelCard, presets: Path, fields: tuple[Any, ...]) -> Sweep:
     """The sweep that the fields ask for. Raises RecipeError or MediaError."""
@@ -110,26 +139,71 @@ def sweep_of(recipe: Recipe, card: ModelCard, presets: Path, fields: tuple[Any, 
     return new_sweep(recipe, *axes)
 
 
+def fields_for(sweep: Sweep) -> list[AxisChoice]:
+    """What the fields hold so that `sweep_of` makes the same sweep of the same recipe, as long as its presets are what
+    they were; one for each of the two axes, the second of no kind where there is none."""
+    choices = []
+    for axis in sweep.axes:
+        keyframe = axis.keyframe + 1 if axis.kind == "noise" else 1
+        choices.append(AxisChoice(axis.kind, keyframe, ", ".join(_written(axis))))
+    return [*choices, AxisChoice("", 1, "")][:2]
+
+
+def _written(axis: Any) -> list[str]:
+    """The values of an axis as one types them."""
+    if axis.kind == "preset":
+        # A title with a comma in it would be read as two.
+        return [name_of(title) if "," in title else title for title in axis.values]
+    if axis.kind in ("seed", "steps"):
+        return _spans(axis.values)
+    return [f"{value:g}" if float(f"{value:g}") == value else repr(value) for value in axis.values]
+
+
+def _spans(numbers: Sequence[int]) -> list[str]:
+    """Whole numbers, those that follow each other as "3-6"."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][-1] + 1 and number < 10**MAX_DIGITS:
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    long = [[f"{span[0]}-{span[-1]}"] if len(span) > 2 else [str(number) for number in span] for span in spans]
+    return [text for texts in long for text in texts]
+
+
 def make_cells() -> Drawn:
-    """The cells of a finished sweep; event select ({row, column})."""
+    """The cells of a sweep that has ended; event select ({cell})."""
     return Drawn({}, script=Path(__file__).with_name("cells.js"), elem_id="cells", visible=False)
 
 
 def cells_value(studio: Studio, job: Any, chosen: int) -> dict[str, Any]:
-    """What the script shows: a poster and a label for each cell; `chosen` is the one in the player, -1 for the grid."""
-    cells = studio.cells(job)
+    """What the script shows: a poster and a label for each cell; `chosen` is the one in the player, -1 for the grid.
+
+    Of a sweep that ended without its grid there is no word for all of them but one on how many were made, and what was
+    never begun is left out.
+    """
+    cells, whole = studio.cells(job), studio.result(job) is not None
     return {
-        "all": strings.SWEEP_ALL,
+        "all": strings.SWEEP_ALL if whole else "",
+        "note": "" if whole else made_words(studio, job),
         "chosen": chosen,
         "cells": [
             {
+                "cell": number,
                 "label": ", ".join(cell.labels),
                 "problem": cell.problem,
                 "picture": None if cell.path is None else _poster(cell.path),
             }
-            for cell in cells
+            for number, cell in enumerate(cells)
+            if cell.path is not None or cell.problem
         ],
     }
+
+
+def made_words(studio: Studio, job: Any) -> str:
+    """How many of a sweep's cells were made; "" when none was, or there are none."""
+    made, count = studio.made(job)
+    return strings.SWEEP_MADE.format(made=made, count=count) if made else ""
 
 
 def _poster(clip: Path) -> str | None:
@@ -152,7 +226,7 @@ def _poster_of(clip: Path, changed: int) -> str:
 
 def _numbers(item: str, kind: str) -> list[float | int]:
     """ "0.3" -> [0.3]; "1-6" -> [1, 2, 3, 4, 5, 6], for whole numbers."""
-    if span := re.fullmatch(r"(\d{1,18})\s*(?:-|\.\.)\s*(\d{1,18})", item):
+    if span := re.fullmatch(rf"(\d{{1,{MAX_DIGITS}}})\s*(?:-|\.\.)\s*(\d{{1,{MAX_DIGITS}}})", item):
         first, last = int(span[1]), int(span[2])
         if kind in ("seed", "steps") and first <= last < first + MOST_IN_RANGE:
             return list(range(first, last + 1))

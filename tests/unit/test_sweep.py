@@ -18,7 +18,7 @@ from pusa_app.errors import MediaError, ModelError, RecipeError, RunCancelled, U
 from pusa_app.events import Event, Preview, Progress
 from pusa_app.jobs import Job
 from pusa_app.media import _ffmpeg
-from pusa_app.media.grid import MAX_OPEN
+from pusa_app.media import grid as grids
 from pusa_app.models import list_cards
 from pusa_app.presets import find_preset, save_preset
 from pusa_app.settings import LOCAL, Settings
@@ -185,22 +185,24 @@ def test_a_grid_of_many_cells_opens_few_at_once(tmp_path: Path, monkeypatch: pyt
             super().__exit__(*error)
 
     monkeypatch.setattr(_ffmpeg, "Process", Counted)
-    many = sweep({"kind": "seed", "values": list(range(MAX_OPEN + 2))}, num_frames=7, steps=1)
+    monkeypatch.setattr(grids, "MAX_OPEN", 2)
+    many = sweep(SEEDS, num_frames=7, steps=1)
     result = render_sweep(many, testing.backbone(), out=tmp_path / "grid.mp4")
     assert result.num_frames == 7 and all(cell.path for cell in result.cells)
     assert (most, now) == (1, 0), "but for the one that writes"
     assert not [path for path in tmp_path.iterdir() if path.name.startswith((".", "tmp"))]
 
 
-def test_a_cancel_is_heard_while_many_cells_are_read(tmp_path: Path) -> None:
+def test_a_cancel_is_heard_while_many_cells_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grids, "MAX_OPEN", 2)
     told: list[Event] = []
-    many = sweep({"kind": "seed", "values": list(range(MAX_OPEN + 2))}, num_frames=7, steps=1)
+    many = sweep(SEEDS, num_frames=7, steps=1)
     reads = 0
 
     def cancelled() -> bool:
         nonlocal reads
         reads += bool(told) and isinstance(told[-1], Progress) and told[-1].phase == "writing" and told[-1].step == 0
-        return reads > 3
+        return reads > 2
 
     with pytest.raises(RunCancelled):
         render_sweep(many, testing.backbone(), told.append, out=tmp_path / "grid.mp4", cancelled=cancelled)
