@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Server, serve
+from tests.browser.conftest import PATIENCE, Server, playwright, serve
 from tests.browser.pages import generate, new_video, shown, toasts, video_frames
 from tests.browser.test_create import PHONE
 from tests.conftest import PARITY_DATA, TINY_SPEC
@@ -69,13 +71,17 @@ def put_in(folder: Path, model_id: str, parts: list[dict[str, Any]], **more: Any
 
 
 def open_models(page: Any) -> None:
-    tab = page.get_by_role("tab", name="Models")
-    page.wait_for_timeout(500)  # on a narrow page the tabs move into a menu once they are measured
-    if not tab.is_visible():
-        page.locator("#pages .overflow-menu > button").click()
-        tab = page.locator("#pages .overflow-dropdown button", has_text="Models")
-    tab.click()
-    page.wait_for_selector(".m-row", state="visible")
+    tab, menu = page.get_by_role("tab", name="Models"), page.locator("#pages .overflow-menu > button")
+    hidden = page.locator("#pages .overflow-dropdown button", has_text="Models")
+    deadline = time.monotonic() + PATIENCE
+    # On a narrow page the tabs move into a menu once they are measured, which may be while one is being pressed.
+    while not page.locator(".m-row").first.is_visible():
+        assert time.monotonic() < deadline
+        with contextlib.suppress(playwright.TimeoutError):
+            if not tab.is_visible() and not hidden.is_visible():
+                menu.click(timeout=2000)
+            (tab if tab.is_visible() else hidden).click(timeout=2000)
+            page.wait_for_selector(".m-row", state="visible", timeout=5000)
 
 
 def row(page: Any, model_id: str) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -206,18 +208,41 @@ def test_an_answer_that_is_lost_does_not_stop_the_clock(server: Server, visit: V
     assert len(lost) > 1 and page.is_hidden("#cancel")
 
 
+def wait_until_kept(server: Server, wanted: list[str]) -> None:
+    """Wait until the queue on the disk has this order: the page shows a new one before the program has heard of it."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with contextlib.closing(sqlite3.connect(f"file:{server.data / 'queue.db'}?mode=ro", uri=True)) as store:
+            rows = store.execute("SELECT prompt FROM job WHERE state = 'queued' ORDER BY position").fetchall()
+        if (found := [prompt for (prompt,) in rows]) == wanted:
+            return
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+
+
+def grab(page: Any, grip: Any) -> tuple[float, float]:
+    """Press the mouse on a row's grip and say where: what stands above may grow just then, and the row is elsewhere."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        grip.hover()
+        page.mouse.down()
+        if page.locator(".q-dragged").count():
+            box = grip.bounding_box()
+            return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.up()
+        assert time.monotonic() < deadline
+
+
 def test_the_order_is_changed_by_drag_buttons_and_keys(server: Server, visit: Visit, shot: Shot) -> None:
     page = visit(server.url)
     begin(page, "runs", "one", "two", "three")
     open_queue(page)
     wait_for_names(page, ["one", "two", "three"])
     rows = page.locator(".q-waiting .q-row")
-    grip, first = rows.nth(2).locator(".q-grip").bounding_box(), rows.nth(0).bounding_box()
-    page.mouse.move(grip["x"] + 10, grip["y"] + 20)
-    page.mouse.down()
-    page.mouse.move(grip["x"] + 10, grip["y"] - 40, steps=5)
+    x, y = grab(page, rows.nth(2).locator(".q-grip"))
+    page.mouse.move(x, y - 60, steps=5)
     shot(page, "queue-drag")
-    page.mouse.move(grip["x"] + 10, first["y"] + 5, steps=5)
+    page.mouse.move(x, rows.nth(0).bounding_box()["y"] + 5, steps=5)
     page.mouse.up()
     wait_for_names(page, ["three", "one", "two"])
     rows.nth(2).locator(".q-grip").focus()
@@ -234,14 +259,12 @@ def test_the_order_is_changed_by_drag_buttons_and_keys(server: Server, visit: Vi
     for key in ("ArrowUp", "ArrowUp", "ArrowDown", "ArrowDown"):
         page.keyboard.press(f"Alt+{key}")
     # Escape gives a drag up.
-    grip = rows.nth(0).locator(".q-grip").bounding_box()
-    page.mouse.move(grip["x"] + 10, grip["y"] + 20)
-    page.mouse.down()
-    page.mouse.move(grip["x"] + 10, grip["y"] + 220, steps=5)
+    x, y = grab(page, rows.nth(0).locator(".q-grip"))
+    page.mouse.move(x, y + 200, steps=5)
     page.keyboard.press("Escape")
     page.mouse.up()
     wait_for_names(page, ["two", "one", "three"])
-    page.wait_for_timeout(1000)
+    wait_until_kept(server, ["two", "one", "three"])
     page.reload()
     open_queue(page)
     wait_for_names(page, ["two", "one", "three"])
@@ -255,12 +278,18 @@ def test_the_order_is_changed_with_a_finger(server: Server, visit: Visit, shot: 
     wait_for_names(page, ["one", "two"])
     shot(page, "phone-queue")
     assert page.evaluate("document.documentElement.scrollWidth") == 390, "nothing scrolls sideways"
-    page.locator(".q-waiting .q-row").nth(1).scroll_into_view_if_needed()
-    grip = page.locator(".q-waiting .q-grip").nth(1).bounding_box()
+    grip, finger = page.locator(".q-waiting .q-grip").nth(1), page.context.new_cdp_session(page)
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        grip.scroll_into_view_if_needed()
+        box = grip.bounding_box()
+        x, y = box["x"] + 10, box["y"] + 20
+        finger.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+        if page.locator(".q-dragged").count():
+            break
+        finger.send("Input.dispatchTouchEvent", {"type": "touchCancel", "touchPoints": []})
+        assert time.monotonic() < deadline
     first = page.locator(".q-waiting .q-row").nth(0).bounding_box()
-    x, y = grip["x"] + 10, grip["y"] + 20
-    finger = page.context.new_cdp_session(page)
-    finger.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
     for n in range(1, 9):
         point = {"x": x, "y": y + (first["y"] - y) * n / 8}
         finger.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [point]})
