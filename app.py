@@ -42,7 +42,7 @@ def main() -> int:
     from pusa_app.errors import UserError
     from pusa_app.settings import SHARED_BYTES, SHARED_QUEUE, Settings, default_data_dir
     from pusa_app.studio import Studio
-    from pusa_app.ui import build, look
+    from pusa_app.ui import build, lasting, look
 
     data_dir = options.data_dir.expanduser().absolute() if options.data_dir else default_data_dir()
     os.environ["PUSA_DATA_DIR"] = str(data_dir)  # where the worker processes look for models
@@ -75,6 +75,7 @@ def main() -> int:
             ssr_mode=False,
             run_history=False,
             footer_links=["api"],
+            app_kwargs={"lifespan": lasting(page, settings)},
             **look(),
         )
         print(f"Pusa Studio is at {public or local} (Ctrl-C ends it). Data: {settings.data_dir}", flush=True)

@@ -23,6 +23,7 @@ function asText(values) {
   return JSON.stringify({
     ...now,
     task: now.task?.task,
+    negative: now.negative ?? '',  // nothing, as long as its part of the form was not open
     timeline: timeline && { ...timeline, keyframes: timeline.keyframes.map(bare) },
     ...Object.fromEntries(WORDS.files.map(name => [name, now[name] && { path: (now[name].video ?? now[name]).path }])),
   });
