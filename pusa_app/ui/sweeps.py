@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -26,6 +27,10 @@ MAX_TEXT = 64 * MAX_CELLS  # titles of presets are the longest values
 POSTER = 120  # pixels, of a cell
 MOST_IN_RANGE = 1000
 MAX_DIGITS = 18  # of the ends of a range
+OTHER_KIND = f"""kind => [
+    {{ __type__: 'update', visible: kind === 'noise' }},
+    {{ __type__: 'update', value: '', placeholder: {json.dumps(strings.SWEEP_EXAMPLES)}[kind] }},
+]"""
 REACH = {"noise": (0, 1), "seed": (0, MAX_SEED), "steps": (1, MAX_STEPS), "guidance": (0, 100)}
 
 
@@ -91,16 +96,9 @@ class SweepFields:
                         min_width=150,
                         elem_id=f"sweep-values-{number}",
                     )
-                kind.input(
-                    lambda chosen: (
-                        gr.update(visible=chosen == "noise"),
-                        gr.update(value="", placeholder=strings.SWEEP_EXAMPLES[chosen]),
-                    ),
-                    kind,
-                    [keyframe, values],
-                    show_progress="hidden",
-                    api_visibility="private",
-                )
+                # In the browser: an answer that came late would take away what was typed meanwhile.
+                fields: dict[str, Any] = {"inputs": kind, "outputs": [keyframe, values], "js": OTHER_KIND}
+                kind.input(None, **fields, show_progress="hidden", api_visibility="private")
                 self.inputs += [kind, keyframe, values]
             self.run = gr.Button(strings.SWEEP_RUN, elem_id="sweep-run")
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from pusa_app import media
 from pusa_app.timeline import TASKS
+from pusa_app.ui import strings
 
 
 def choose(page: Any, task: str) -> None:
@@ -127,9 +128,12 @@ def sweep_axis(page: Any, number: int, kind: str, values: str) -> None:
         page.locator(f"li[role=option][aria-setsize='{number + 4}'][aria-label='{kind}']").click()
         shown_now = page.locator(f"#sweep-keyframe-{number}")
         shown_now.wait_for(state="visible" if kind == "Noise" else "hidden")
-        # The values of another kind are taken away.
+        # The values of another kind are taken away; there may have been none, but an example comes with it.
+        example = strings.SWEEP_EXAMPLES.get(kind.lower(), "")
         page.wait_for_function(
-            f"document.querySelector('#sweep-values-{number}').querySelector('input, textarea').value === ''"
+            "([number, example]) => { const field = document.querySelector(`#sweep-values-${number}`)"
+            ".querySelector('input, textarea'); return field.value === '' && field.placeholder === example }",
+            arg=[number, example],
         )
     page.locator(f"#sweep-values-{number}").locator("input, textarea").fill(values)
 
