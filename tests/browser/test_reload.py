@@ -1,0 +1,244 @@
+"""What the form holds is there again after the page was loaded anew, by the visitor or by a restart of the program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.browser.conftest import Server
+from tests.browser.pages import choose, generate, keyframes, messages, runs, steps, type_number, upload, video_frames
+from tests.browser.test_queue import Program, program, unused_tcp_port_of  # noqa: F401
+
+pytestmark = pytest.mark.browser
+Visit = Callable[..., Any]
+KEY = "pusa-form"
+FIELDS = {
+    "prompt": "#prompt textarea",
+    "seed": "#seed input",
+    "count": "#count input",
+    "length": "#length input[type=number]",
+    "steps": "#steps input[type=number]",
+    "guidance": "#guidance input[type=number]",
+    "negative": "#negative textarea, #negative input",
+}
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    return paint(tmp_path / "red.png", (200, 30, 30))
+
+
+def paint(path: Path, color: tuple[int, int, int]) -> Path:
+    Image.new("RGB", (120, 90), color).save(path)
+    return path
+
+
+def kept(page: Any, **fields: Any) -> None:
+    """Wait until the browser has heard of what was done last."""
+    page.wait_for_function(
+        "([key, wanted]) => { const held = JSON.parse(sessionStorage.getItem(key) || '{}'); "
+        "return Object.keys(wanted).every(name => JSON.stringify(held[name]) === JSON.stringify(wanted[name])) }",
+        arg=[KEY, fields],
+    )
+
+
+def noises(page: Any, *wanted: float) -> None:
+    """As `kept`, of the keyframes on the timeline."""
+    page.wait_for_function(
+        "([key, wanted]) => JSON.stringify((JSON.parse(sessionStorage.getItem(key) || '{}').timeline?.keyframes || [])"
+        ".map(k => k.noise[0])) === JSON.stringify(wanted)",
+        arg=[KEY, list(wanted)],
+    )
+
+
+def awake(page: Any) -> None:
+    """Wait until what was kept is back, if there was something."""
+    page.wait_for_selector("#generate")
+    page.wait_for_function(
+        f"sessionStorage.getItem('{KEY}') === null || (document.querySelector('.te-cards, .te-card') && "
+        "!document.querySelector('[inert]') && !document.body.classList.contains('pusa-restoring'))"
+    )
+
+
+def set_noise(page: Any, number: int, noise: float) -> None:
+    page.locator(".te-card").nth(number).click()
+    page.fill(".te-field-noise input", str(noise))
+    page.keyboard.press("Tab")
+
+
+def shown_fields(page: Any) -> dict[str, str]:
+    if not page.locator(FIELDS["steps"]).is_visible():
+        page.locator("#advanced button").first.click()
+        page.locator(FIELDS["steps"]).wait_for()
+    return {name: page.input_value(where) for name, where in FIELDS.items()}
+
+
+def recipe_of_the_run(server: Server, before: set[str]) -> dict[str, Any]:
+    (new,) = runs(server) - before
+    return json.loads((server.data / "runs" / new / "recipe.json").read_text())
+
+
+def fill_in(page: Any, picture: Path) -> None:
+    """A form that is not as it was at first."""
+    choose(page, "Image to video")
+    upload(page, picture)
+    keyframes(page, 1)
+    page.fill(FIELDS["prompt"], "it moves, <b>slowly</b>")
+    steps(page, 5)
+    type_number(page, "guidance", "4.5")
+    page.fill(FIELDS["negative"], "dark ${1+1}")
+    page.click("#random input")
+    type_number(page, "seed", "77")
+    set_noise(page, 0, 0.35)
+    noises(page, 0.35)
+    kept(page, seed=77, steps=5, guidance=4.5, negative="dark ${1+1}", random=False)
+
+
+def test_the_whole_form_is_there_after_a_reload_and_runs(
+    server: Server, visit: Visit, picture: Path, tmp_path: Path, shot: Callable[..., None]
+) -> None:
+    page = visit(server.url)
+    fill_in(page, picture)
+    before, timeline = shown_fields(page), keyframes(page, 1)
+    page.reload()
+    page.wait_for_selector("#image img")
+    assert keyframes(page, 1) == timeline == ["slot 0, frame 0, noise 0.35: this frame with natural motion"]
+    assert shown_fields(page) == before
+    assert not page.is_checked("#random input") and not messages(page)
+    assert page.get_by_role("tab", name="Image to video").get_attribute("aria-selected") == "true"
+    shot(page, "reload-whole")
+    # What is changed now changes nothing else: the timeline goes on being the visitor's.
+    type_number(page, "length", "13")
+    page.wait_for_function("document.querySelectorAll('.te-well').length === 3")
+    assert keyframes(page, 1) == timeline
+    kept(page, frames=13)
+    there = runs(server)
+    page.reload()
+    page.wait_for_function("document.querySelectorAll('.te-well').length === 3")
+    assert keyframes(page, 1) == timeline
+    page.click("#generate")
+    assert video_frames(page, tmp_path).shape[0] == 13
+    made = recipe_of_the_run(server, there)
+    assert (made["task"], made["prompt"], made["negative_prompt"]) == (
+        "image-to-video",
+        "it moves, <b>slowly</b>",
+        "dark ${1+1}",
+    )
+    assert (made["steps"], made["guidance"], made["seed"]) == (5, 4.5, 77)
+    (keyframe,) = made["timeline"]["keyframes"]
+    assert (keyframe["slot"], keyframe["noise"]) == (0, 0.35)
+
+
+def test_options_of_a_task_and_keyframes_of_the_hand_come_back(
+    server: Server, visit: Visit, picture: Path, tmp_path: Path
+) -> None:
+    page = visit(server.url)
+    choose(page, "Keyframes")
+    for count, file in enumerate((picture, paint(tmp_path / "blue.png", (30, 30, 200))), 1):
+        with page.expect_file_chooser() as chooser:
+            page.click(".te-do-add")
+        chooser.value.set_files(file)
+        keyframes(page, count)
+    set_noise(page, 1, 0.6)
+    page.fill("#count input", "3")
+    noises(page, 0.2, 0.6)
+    kept(page, count=3, task="keyframes")
+    before = keyframes(page, 2)
+    page.reload()
+    assert keyframes(page, 2) == before
+    assert page.input_value("#count input") == "3" and page.is_checked("#random input")
+    choose(page, "Extend")
+    page.locator("#direction").get_by_text("Both", exact=True).click()
+    type_number(page, "more", "40")
+    kept(page, task="extend", more=40, direction="both")
+    page.reload()
+    page.wait_for_function("document.querySelector('#more input')?.value === '40'")
+    assert page.locator("#direction").get_by_label("Both", exact=True).is_checked()
+
+
+def test_a_page_that_nobody_touched_has_nothing_to_put_back(server: Server, visit: Visit) -> None:
+    page = visit(server.url)
+    before = shown_fields(page)
+    page.reload()
+    awake(page)
+    assert shown_fields(page) == before and before["prompt"] == ""
+    assert page.evaluate(f"sessionStorage.getItem('{KEY}')") is None
+    # What was typed and taken back is no draft either.
+    page.fill(FIELDS["prompt"], "no")
+    kept(page, prompt="no")
+    page.fill(FIELDS["prompt"], "")
+    page.wait_for_function(f"sessionStorage.getItem('{KEY}') === null")
+    # Another tab begins with an empty form.
+    page.fill(FIELDS["prompt"], "of this tab")
+    kept(page, prompt="of this tab")
+    other = page.context.new_page()
+    other.goto(server.url)
+    awake(other)
+    assert other.input_value(FIELDS["prompt"]) == ""
+
+
+def test_files_that_are_gone_are_told_and_the_rest_is_there(server: Server, visit: Visit, picture: Path) -> None:
+    page = visit(server.url)
+    fill_in(page, picture)
+    path = page.evaluate(f"JSON.parse(sessionStorage.getItem('{KEY}')).image.path")
+    Path(path).unlink()
+    page.reload()
+    page.locator("#timeline-editor", has_text="no longer here: red.png").wait_for()
+    keyframes(page, 0)
+    assert shown_fields(page)["seed"] == "77" and page.locator("#image img").count() == 0
+
+
+def test_whoever_writes_while_the_form_comes_back_goes_on_with_it(server: Server, visit: Visit, picture: Path) -> None:
+    """The answer stays on its way until something was typed."""
+    page = visit(server.url)
+    fill_in(page, picture)
+    held: list[Any] = []
+    page.route(
+        "**/gradio_api/queue/join*", lambda route: held.append(route) if is_restore(route) else route.continue_()
+    )
+    page.reload()
+    page.wait_for_selector(".pusa-restoring")
+    page.wait_for_function("document.querySelector('#prompt textarea').value.startsWith('it moves')")
+    page.locator(FIELDS["prompt"]).press("End")
+    page.keyboard.type(", and stops")
+    assert page.evaluate("document.querySelector('#generate').closest('[inert]') !== null"), "half a form is not run"
+    assert len(held) == 1
+    held[0].continue_()
+    page.wait_for_selector("#image img")
+    assert page.input_value(FIELDS["prompt"]) == "it moves, <b>slowly</b>, and stops"
+    assert page.input_value(FIELDS["seed"]) == "77"
+
+
+def is_restore(route: Any) -> bool:
+    data = (route.request.post_data_json or {}).get("event_data")
+    return isinstance(data, dict) and "form" in data
+
+
+@pytest.mark.slow
+def test_a_restart_of_the_program_leaves_the_form_as_it_was(
+    program: Program,  # noqa: F811
+    visit: Visit,
+    picture: Path,
+    tmp_path: Path,
+) -> None:
+    page = visit(program.url)
+    fill_in(page, picture)
+    before, timeline = shown_fields(page), keyframes(page, 1)
+    for end in (program.kill, lambda: (program.process.terminate(), program.process.wait(60))):
+        app = page.evaluate("window.gradio_config.app_id")
+        end()
+        page.locator(".gone", has_text="The program was closed").wait_for()
+        program.start()
+        page.wait_for_function(
+            "before => window.gradio_config?.app_id && window.gradio_config.app_id !== before", arg=app
+        )
+        page.wait_for_selector("#image img")
+        assert keyframes(page, 1) == timeline
+        assert shown_fields(page) == before
+    generate(page)
+    assert video_frames(page, tmp_path).shape[0] == 37
