@@ -81,7 +81,7 @@ function awake() {
 
 function giveUp() {
   if (!restoring) return;
-  trigger('stop', {});
+  trigger('stop', { stop: true });
   awake();
 }
 

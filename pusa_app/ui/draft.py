@@ -7,6 +7,7 @@ field's default for all else. Files are those that were uploaded and are still t
 from __future__ import annotations
 
 import os
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -37,6 +38,7 @@ SCRIPT = Path(__file__).with_name("draft.js")
 MAX_CHARS = 4_000_000  # of a draft; browsers keep some five million for all of a page
 MAX_NAMED = 5  # of the files that are gone
 MAX_FRAME = 10_000_000
+MAX_STOPPED = 1000
 # Fields that mean something for one model only.
 OF_MODEL = ("frames", "steps", "guidance", "size", "loras", "cache", "guided_high", "guided_low", "guidance_2")
 OF_MODEL += ("schedule", "schedule_value")
@@ -148,6 +150,7 @@ class Drafts:
 
     def __init__(self, form: Form, settings: Settings) -> None:
         self._form, self._settings = form, settings
+        self._stopped: deque[str | None] = deque(maxlen=MAX_STOPPED)  # pages
         self._beside = [form.random, form.count, form.embed]
         words = {"names": [*NAMES, *BESIDE], "files": list(UPLOADS)}
         self.part = Kept({}, script=SCRIPT, elem_id="draft", words=words)
@@ -163,7 +166,7 @@ class Drafts:
         back = part.restore(self._restore, None, self.outputs, concurrency_limit=None, **QUIET)
         back.then(None, None, None, js=RESTORED, **QUIET)
         back.failure(None, None, None, js=RESTORED, **QUIET)
-        part.stop(None, None, None, cancels=[back])
+        part.stop(self._stop, None, None, **QUIET)
 
     @property
     def outputs(self) -> list[Any]:
@@ -171,10 +174,15 @@ class Drafts:
         return [*dict.fromkeys(self._form.everything), *self._beside[1:]]
 
     def _restore(self, request: gr.Request, event: gr.EventData) -> list[Any]:
-        draft = draft_in(event.form)
+        draft, nothing = draft_in(event.form), [gr.skip() for _ in self.outputs]
         if draft is None:
-            return [gr.skip() for _ in self.outputs]
-        return self.restored(draft, may=not self._settings.shared and is_local(request))
+            return nothing
+        updates = self.restored(draft, may=not self._settings.shared and is_local(request))
+        return nothing if request.session_hash in self._stopped else updates
+
+    def _stop(self, request: gr.Request) -> None:
+        """Something else fills the form meanwhile."""
+        self._stopped.append(request.session_hash)
 
     def restored(self, draft: Draft, may: bool) -> list[Any]:
         """Updates for `outputs`."""

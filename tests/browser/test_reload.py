@@ -214,9 +214,31 @@ def test_whoever_writes_while_the_form_comes_back_goes_on_with_it(server: Server
     assert page.input_value(FIELDS["seed"]) == "77"
 
 
-def is_restore(route: Any) -> bool:
-    data = (route.request.post_data_json or {}).get("event_data")
-    return isinstance(data, dict) and "form" in data
+def test_what_fills_the_form_meanwhile_is_not_undone(server: Server, visit: Visit, picture: Path) -> None:
+    """As above, but a file is dropped on the page: then its recipe is what counts."""
+    page = visit(server.url)
+    fill_in(page, picture)
+    held: list[Any] = []
+    page.route("**/queue/join*", lambda route: held.append(route) if "form" in sent(route) else route.continue_())
+    page.reload()
+    page.wait_for_selector(".pusa-restoring")
+    with page.expect_response(lambda response: sent(response).get("stop")):
+        page.evaluate("document.body.dispatchEvent(new DragEvent('drop', { bubbles: true, cancelable: true }))")
+    page.wait_for_function("!document.querySelector('[inert]')")
+    type_number(page, "seed", "5")
+    with page.expect_event("console", lambda message: message.text == "answered"):
+        page.evaluate("document.addEventListener('pusa-restored', () => setTimeout(() => console.log('answered'), 50))")
+        held[0].continue_()
+    assert page.input_value(FIELDS["seed"]) == "5" and page.locator("#image img").count() == 0
+    assert page.locator(".te-card").count() == 0
+
+
+def sent(exchange: Any) -> dict[str, Any]:
+    """What an event carries, of a route or a response."""
+    if "/queue/join" not in exchange.request.url:
+        return {}
+    data = (exchange.request.post_data_json or {}).get("event_data")
+    return data if isinstance(data, dict) else {}
 
 
 @pytest.mark.slow
