@@ -198,9 +198,7 @@ def test_whoever_writes_while_the_form_comes_back_goes_on_with_it(server: Server
     page = visit(server.url)
     fill_in(page, picture)
     held: list[Any] = []
-    page.route(
-        "**/gradio_api/queue/join*", lambda route: held.append(route) if is_restore(route) else route.continue_()
-    )
+    page.route("**/queue/join*", lambda route: held.append(route) if "form" in sent(route) else route.continue_())
     page.reload()
     page.wait_for_selector(".pusa-restoring")
     page.wait_for_function("document.querySelector('#prompt textarea').value.startsWith('it moves')")
