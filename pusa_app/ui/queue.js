@@ -119,10 +119,11 @@ function fillRow(r, job) {
   r.grip.title = WORDS.drag;
   r.grip.setAttribute('aria-label', `${WORDS.drag}: ${job.title}`);
   for (const [node, shown, words] of [
-    [r.up, queued, WORDS.up], [r.down, queued, WORDS.down], [r.see, on || job.made, WORDS.see], [r.edit, queued && job.editable && !job.held, WORDS.edit],
+    [r.up, queued, WORDS.up], [r.down, queued, WORDS.down], [r.see, on || job.made, on ? WORDS.see : WORDS.cells], [r.edit, queued && job.editable && !job.held, WORDS.edit],
     [r.release, queued && job.held, WORDS.release], [r.resume, over && job.resume, job.resume], [r.retry, over, WORDS.retry],
     [r.copy, queued, WORDS.duplicate], [r.cancel, on || queued, WORDS.cancel], [r.remove, over, WORDS.remove],
   ]) { show(node, shown); mark(node, 'aria-label', `${words}: ${job.title}`); }
+  write(r.see, on ? WORDS.see : WORDS.cells);
   write(r.resume, job.resume);
   r.up.title = WORDS.up;
   r.down.title = WORDS.down;

@@ -209,7 +209,9 @@ def _ended(studio: Studio, owner: str, now: float) -> list[dict[str, Any]]:
             }
             row = _card(job) | more
             if made := made_words(studio, job):
-                row |= {"facts": [*row["facts"], made.rstrip(".")], "made": True}
+                whole = strings.SWEEP_COUNT.format(count=studio.made(job)[1])
+                facts = [made.rstrip(".") if fact == whole else fact for fact in row["facts"]]
+                row |= {"facts": facts, "made": True}
             rows.append(row)
     return rows[:ENDED]
 

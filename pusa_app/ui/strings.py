@@ -158,6 +158,7 @@ QUEUE = {
     "down": "Later",
     "moved": "Now in place {place} of {count}.",
     "see": "Watch",
+    "cells": "See what was made",
     "edit": "Edit",
     "release": "Stop editing",
     "retry": "Retry",

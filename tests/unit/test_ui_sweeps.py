@@ -298,7 +298,8 @@ def test_the_queue_leads_to_what_was_made_of_a_sweep(page: Page) -> None:
     for job in (swept, other, single):
         studio.cancel(job.id)
     rows = {row["id"]: row for row in queue_value(studio, LOCAL)["ended"]}
-    assert rows[swept.id]["made"] and rows[swept.id]["facts"][-1] == "1 of 3 videos were made"
+    assert rows[swept.id]["made"] and rows[swept.id]["facts"][2] == "1 of 3 videos were made"
+    assert rows[other.id]["facts"][2] == "3 videos"
     assert not any("made" in rows[job.id] for job in (other, single))
 
 
