@@ -76,6 +76,9 @@ def main() -> int:
             run_history=False,
             footer_links=["api"],
             app_kwargs={"lifespan": lasting(page, settings)},
+            # Gradio would fetch the page to see whether it is there, and give up after three seconds: a machine at its
+            # limits may take longer.
+            _frontend=False,
             **look(),
         )
         print(f"Pusa Studio is at {public or local} (Ctrl-C ends it). Data: {settings.data_dir}", flush=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +30,23 @@ def test_a_mistake_is_one_line(arguments: list[str], words: str, tmp_path: Path)
     assert done.returncode == 2 and done.stdout == ""
     assert len(done.stderr.splitlines()) == 1 and words in done.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_it_starts_on_a_machine_at_its_limits(tmp_path: Path) -> None:
+    """Gradio sees whether its page answers within three seconds, and ends with a traceback where it does not."""
+    late = "import gradio.networking; gradio.networking.url_ok = lambda url: False\n"
+    code = f"{late}import runpy\nrunpy.run_path({str(APP)!r}, run_name='__main__')"
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    command = [sys.executable, "-c", code, "--port", str(port), "--data-dir", str(tmp_path / "data")]
+    environment = {**os.environ, "PUSA_TEST_FAKE": "1", "GRADIO_TEMP_DIR": str(tmp_path / "cache")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment) as app:
+        try:
+            told = app.stdout.readline().decode()
+        finally:
+            app.kill()
+    assert told.startswith("Pusa Studio is at"), told
 
 
 def test_importing_the_launcher_loads_nothing_heavy() -> None:

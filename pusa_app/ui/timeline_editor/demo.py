@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         page = build(example(Path(folder), options.slots, options.keyframes), Path(folder))
-        page.launch(server_name="127.0.0.1", server_port=options.port, ssr_mode=False, quiet=True, **look())
+        page.launch(
+            server_name="127.0.0.1", server_port=options.port, ssr_mode=False, quiet=True, _frontend=False, **look()
+        )
 
 
 def build(timeline: Timeline, folder: Path) -> gr.Blocks:
