@@ -531,6 +531,20 @@ def test_save_and_load(url: str, visit: Callable[..., Editor], files: Path, cach
     page.wait_for_function("document.querySelector('.te-focus img')?.naturalWidth === 180")
 
 
+def test_advice_that_comes_while_somebody_types_takes_nothing_away(url: str, visit: Callable[..., Editor]) -> None:
+    editor = visit(url)
+    page = editor.page
+    page.locator(".te-card").nth(0).click()
+    page.fill(".te-field-noise input", "0.45")
+    page.evaluate(
+        "[...document.querySelectorAll('#buttons button')].find(b => b.textContent.trim() === 'Advice').click()"
+    )
+    page.wait_for_selector(".te-band")
+    assert page.input_value(".te-field-noise input") == "0.45"
+    page.keyboard.press("Enter")
+    assert editor.told(lambda t: t.keyframes[0].noise == 0.45)
+
+
 def test_python_changes_the_editor(url: str, visit: Callable[..., Editor], shot: Callable[..., None]) -> None:
     editor = visit(url)
     page = editor.page

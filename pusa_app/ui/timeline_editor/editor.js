@@ -207,7 +207,7 @@ new ResizeObserver(([entry]) => {
 
 watch('value', load);
 watch('strings', () => { dress(); draw(); });
-watch(['advice', 'readonly', 'library', 'player'], () => { inspected = ''; draw(); });
+watch(['advice', 'readonly', 'library', 'player'], () => draw());
 watch('notice', () => tell(prop('notice')));
 watch('result', drawResult);
 watch('live', () => { if (geo) drawLive(); });
