@@ -60,7 +60,7 @@ class Goal:
 
 
 NEAR_VAE = Goal(1.3, VAE)
-RESAMPLES, SURE, RESAMPLE_SEED = 2000, 0.975, 5
+SWAPS, CHANCE, SWAP_SEED = 4000, 0.025, 5
 
 
 @dataclass(frozen=True)
@@ -78,34 +78,41 @@ class Row:
 
     def holds(self, method: str, other: str) -> bool:
         """Whether `method` is at least as good as `other`."""
-        a, b = self.values[method], self.values[other]
-        if self.better == "as truth":
-            truth = self.values[TRUTH]
-            return abs(a - truth) <= abs(b - truth)
-        return a >= b if self.better == "higher" else a <= b
+        return self._lead(method, other) >= 0
+
+    def leads(self, method: str, other: str) -> bool:
+        """Whether `method` is better than `other`."""
+        return self._lead(method, other) > 0
+
+    def _lead(self, method: str, other: str) -> float:
+        """By how much `method` is better than `other`; NaN where one of them has no value."""
+        a, b, truth = (np.array([self.values.get(name, math.nan)]) for name in (method, other, TRUTH))
+        return float((_badness(b, truth, self.better) - _badness(a, truth, self.better))[0])
 
     def wins(self, method: str, other: str) -> bool:
-        """Whether `method` is better than `other` beyond what the choice of the clips may do: in at least SURE of
-        RESAMPLES sets of clips drawn from these with replacement (a paired bootstrap of the means)."""
-        count = len(self.clips.get(method, ()))
-        if count == 0 or len(self.clips.get(other, ())) != count:
+        """Whether `method` leads by more than chance gives: a paired permutation test on the clips. With the two
+        methods swapped in clips at random, a lead as large comes up in at most CHANCE of SWAPS tries."""
+        a, b = (np.array(self.clips.get(name, ()), float) for name in (method, other))
+        if not 0 < len(a) == len(b) or not self.leads(method, other):
             return False
-        drawn = np.random.default_rng(RESAMPLE_SEED).integers(count, size=(RESAMPLES, count))
-        a, b = (_means(self.clips[name], drawn) for name in (method, other))
-        if self.better == "as truth":
-            truth = _means(self.clips[TRUTH], drawn)
-            better = abs(a - truth) < abs(b - truth)
-        else:
-            better = a > b if self.better == "higher" else a < b
-        return float(better.mean()) >= SURE
+        swapped = np.random.default_rng(SWAP_SEED).random((SWAPS, len(a))) < 0.5
+        swapped[0] = False
+        truth = np.full(SWAPS, self.values.get(TRUTH, math.nan))
+        of_a = _badness(_means(np.where(swapped, b, a)), truth, self.better)
+        leads = _badness(_means(np.where(swapped, a, b)), truth, self.better) - of_a
+        return float((leads >= leads[0] - 1e-9).mean()) <= CHANCE
 
 
-def _means(values: Sequence[float], drawn: np.ndarray) -> np.ndarray:
-    """The mean of each set of clips, without those that do not count; NaN where none does."""
-    picked = np.array(values, float)[drawn]
-    counted = ~np.isnan(picked)
+def _badness(means: np.ndarray, truth: np.ndarray, better: Better) -> np.ndarray:
+    """How far means are from what would be best, but for a constant."""
+    return abs(means - truth) if better == "as truth" else means if better == "lower" else -means
+
+
+def _means(values: np.ndarray) -> np.ndarray:
+    """(tries, clips) -> the mean of each try, without clips that do not count; NaN where none does."""
+    counted = ~np.isnan(values)
     sizes = counted.sum(1)
-    return np.where(sizes > 0, np.where(counted, picked, 0).sum(1) / np.maximum(sizes, 1), math.nan)
+    return np.where(sizes > 0, np.where(counted, values, 0).sum(1) / np.maximum(sizes, 1), math.nan)
 
 
 @dataclass

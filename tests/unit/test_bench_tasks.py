@@ -211,6 +211,18 @@ def test_a_row_is_won_beyond_chance_only_where_most_clips_say_so() -> None:
     assert row.wins(OURS, OLD)
     assert not row_of("higher", ours=[1.0] * 5, old=[1.0] * 5).wins(OURS, OLD)  # equal is not better
     assert not Row("", "lower", {OURS: 1.0, OLD: 2.0}).wins(OURS, OLD)  # nothing is known of the clips
+    assert not row_of("lower", ours=[1.0] * 4, old=[2.0] * 4).wins(OURS, OLD)  # four clips prove nothing
+
+
+def test_noise_is_rarely_beyond_chance() -> None:
+    rng = np.random.default_rng(3)
+    won = [
+        row_of("lower", ours=list(rng.normal(size=count)), old=list(rng.normal(size=count))).wins(OURS, OLD)
+        for count in (2, 4, 8, 16)
+        for _ in range(60)
+    ]
+    assert sum(won) <= 14  # 6 are to be expected of 240
+    assert not row_of("lower", ours=[math.nan] * 8, old=[1.0] * 8).leads(OLD, OURS)
 
 
 def test_rows_that_replacement_wins_are_marked_and_counted() -> None:
