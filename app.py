@@ -42,7 +42,7 @@ def main() -> int:
     from pusa_app.errors import UserError
     from pusa_app.settings import SHARED_BYTES, SHARED_QUEUE, Settings, default_data_dir
     from pusa_app.studio import Studio
-    from pusa_app.ui import build, lasting, look
+    from pusa_app.ui import build, lasting, look, own_cache
 
     data_dir = options.data_dir.expanduser().absolute() if options.data_dir else default_data_dir()
     os.environ["PUSA_DATA_DIR"] = str(data_dir)  # where the worker processes look for models
@@ -59,6 +59,7 @@ def main() -> int:
     try:
         studio = Studio(settings, making=_borrowed(settings.log_file) if borrowing else None)
         control = Control(studio)
+        own_cache(settings)
         page = build(studio)
         _, local, public = page.launch(
             quiet=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from pusa_app import testing
@@ -19,7 +21,7 @@ from pusa_app.ui import strings
 from pusa_app.ui.choices import NAMES, Basis
 from pusa_app.ui.draft import BESIDE, MAX_CHARS, Draft, Drafts, choices_in, draft_in
 from pusa_app.ui.form import Form
-from pusa_app.ui.lasting import lasting
+from pusa_app.ui.lasting import lasting, own_cache
 from pusa_app.ui.timeline_editor.value import MAX_KEYFRAMES
 from pusa_app.ui.uploads import Picture
 
@@ -234,29 +236,88 @@ def test_the_form_is_filled_and_follows_from_what_it_holds(upload: str) -> None:
     assert isinstance(followed, Basis) and followed.sources[:2] == ("image-to-video", shown.parts[-2:])
 
 
-def test_uploads_outlive_the_program_for_as_long_as_they_would_have_stayed(cache: Path, upload: str) -> None:
-    settings = Settings(data_dir=cache.parent, cache_seconds=3600)
-    made = paint(cache / "abc" / "made.png")
+@pytest.fixture
+def settings(cache: Path, tmp_path: Path) -> Settings:
+    """Of a program that has begun: with a cache of its own."""
+    own = Settings(data_dir=tmp_path / "data", cache_seconds=3600)
+    own_cache(own)
+    return own
+
+
+def stored(name: str) -> str:
+    """A file as Gradio stores it in the program's cache."""
+    folder = Path(get_upload_folder()) / "abc"
+    folder.mkdir(parents=True, exist_ok=True)
+    return paint(folder / name)
+
+
+def test_uploads_outlive_the_program_for_as_long_as_they_would_have_stayed(settings: Settings, upload: str) -> None:
     with gr.Blocks() as page:
         picture = Picture()
         shown = gr.Image()
-    page.upload_file_set.add(upload)
-    picture.temp_files.add(upload)
-    shown.temp_files |= {upload, made}
-    run(lasting(page, settings))
+
+    async def live() -> tuple[str, str]:
+        async with lasting(page, settings)(None):
+            mine, made = stored("mine.png"), stored("made.png")
+            page.upload_file_set.add(mine)
+            picture.temp_files.add(mine)
+            shown.temp_files |= {mine, made}
+            return mine, made
+
+    mine, made = asyncio.run(live())
     assert shown.temp_files == {made} and not page.upload_file_set | picture.temp_files, "what Gradio removes"
+    os.remove(made)
     with gr.Blocks() as again:
         pass
-    assert run(lasting(again, settings), again) == {upload}
-    record = settings.data_dir / "uploads.json"
-    mine = paint(cache.parent / "mine.png")
-    record.write_text(json.dumps([mine, upload, 7, "\0"]))
+    assert run(lasting(again, settings), again) == {mine}
     with gr.Blocks() as late:
         pass
-    assert not run(lasting(late, Settings(data_dir=cache.parent, cache_seconds=-1)), late)
-    assert not os.path.exists(upload) and os.path.exists(mine), "nothing else is touched"
-    record.write_text("{")
-    assert not run(lasting(late, settings), late)
+    assert not run(lasting(late, dataclasses.replace(settings, cache_seconds=-1)), late)
+    assert not os.path.exists(mine) and os.path.exists(upload), "what other programs have in the cache stays"
+
+
+def test_uploads_of_a_program_that_was_killed_are_known_to_the_next(settings: Settings) -> None:
+    """A page that is open keeps Gradio's server from coming to its end too."""
+    with gr.Blocks() as page:
+        pass
+
+    async def killed() -> str:
+        await lasting(page, settings)(None).__aenter__()
+        page.upload_file_set.add(path := stored("mine.png"))
+        return path
+
+    path = asyncio.run(killed())
+    with gr.Blocks() as again:
+        pass
+    assert run(lasting(again, settings), again) == {path}
+    assert not run(lasting(again, dataclasses.replace(settings, cache_seconds=-1)))
+    assert not os.path.exists(path)
+
+
+def test_nothing_is_removed_behind_a_link(settings: Settings, tmp_path: Path) -> None:
+    mine = paint(tmp_path / "mine.png")
+    own = Path(get_upload_folder())
+    own.parent.mkdir(exist_ok=True)
+    for link, place in ((own, tmp_path), (own / "abc", tmp_path), (own / "mine.png", mine)):
+        link.symlink_to(place)
+        with gr.Blocks() as page:
+            pass
+        run(lasting(page, dataclasses.replace(settings, cache_seconds=-1)))
+        assert os.path.exists(mine)
+        if link == own:
+            link.unlink()
+            own.mkdir()
+
+
+def test_every_data_folder_has_a_cache_of_its_own(cache: Path, tmp_path: Path) -> None:
+    folders = set()
+    for name in ("one", "two"):
+        os.environ["GRADIO_TEMP_DIR"] = str(cache)
+        settings = Settings(data_dir=tmp_path / name)
+        for _ in range(2):
+            own_cache(settings)
+            folders.add(Path(get_upload_folder()))
+    assert len(folders) == 2 and {folder.parent for folder in folders} == {cache}
 
 
 def run(lifespan: Any, page: gr.Blocks | None = None) -> set[str]:
