@@ -48,6 +48,11 @@ def fingerprint(recipe: Recipe, version: str) -> str:
     return hashlib.sha256(f"{FORMAT}\n{version}\n{text}".encode()).hexdigest()
 
 
+def same(one: Recipe | Sweep, other: Recipe | Sweep) -> bool:
+    """Whether two ask for the same, wherever the contents of their files lie: then they have the same checkpoint."""
+    return type(one) is type(other) and one.with_paths(_content).to_json() == other.with_paths(_content).to_json()
+
+
 def resumable_step(state_path: Path, work: Recipe | Sweep) -> int:
     """How many steps of a recipe or a sweep need not be made again, over all parts and cells; 0 when none is left.
 
@@ -299,5 +304,6 @@ __all__ = [
     "fingerprint",
     "remove",
     "resumable_step",
+    "same",
     "steps_of",
 ]

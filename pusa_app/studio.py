@@ -185,9 +185,19 @@ class Studio:
         self._runner.nudge()
         return jobs
 
-    def _check_room(self, works: Sequence[Recipe | Sweep], owner: str) -> None:
-        """Raises RecipeError when too many wait, the owner keeps too much, or the disk is full."""
-        limits, waiting = self.settings, self._store.jobs(state="queued")
+    def _check_room(self, works: Sequence[Recipe | Sweep], owner: str, instead_of: Job | None = None) -> None:
+        """Raises RecipeError when too many wait, the owner keeps too much, or the disk is full.
+
+        instead_of: a waiting job that is not counted, neither among those that wait nor with what it keeps.
+        """
+
+        def others(jobs: Iterable[Job]) -> list[Job]:
+            return [job for job in jobs if instead_of is None or job.id != instead_of.id]
+
+        def kept() -> int:
+            return self._results.used(others(self._store.jobs(owner=owner)))
+
+        limits, waiting = self.settings, others(self._store.jobs(state="queued"))
         own = sum(job.owner == owner for job in waiting)
         if len(waiting) + len(works) > limits.max_queue:
             raise RecipeError(f"{len(waiting)} videos are waiting already: try again when some are done.")
@@ -198,9 +208,9 @@ class Studio:
             )
         # Without a quota nobody counts: that takes the longer the more a library holds.
         quota = limits.quota_bytes
-        used = 0 if quota is None else self.usage(owner)[0]
+        used = 0 if quota is None else kept()
         if quota is not None and used >= quota and self.purge(time.time() + 1, owner):  # what he has deleted goes first
-            used = self.usage(owner)[0]
+            used = kept()
         if quota is not None and used >= quota:
             raise RecipeError(
                 f"Your videos take {_megabytes(used)} of {_megabytes(quota)}: delete some in the library first."
@@ -217,31 +227,56 @@ class Studio:
     def replace(self, job_id: str, work: Work, owner: str, *, embed: bool = True) -> Job:
         """Give a waiting job another recipe or sweep, in its place in the queue.
 
-        Raises RecipeError when it waits no more, else as `submit` and `submit_sweep`; then nothing has changed.
+        What goes on from an earlier job keeps what that one had made, as long as it asks for the same. When it asks for
+        something else, the earlier job comes back with it. Raises RecipeError when it waits no more, else as `submit`
+        and `submit_sweep`; then nothing has changed.
         """
-        old = self._waiting(job_id, owner)
+        from pusa_app.checkpoint import same
+
+        self._waiting(job_id, owner)
         self._check(work, owner)
         with self._submitting:
+            old = self._waiting(job_id, owner)
+            self._check_room([work], owner, instead_of=old)
             folder = new_id()
             taken = self._results.take(work, folder)
-            job = dataclasses.replace(
-                self._job(taken, owner, id=job_id, folder=folder, embed=embed), created=old.created
-            )
-            # What goes on from another one has that one's place, where finished cells of it may lie.
-            if not old.source and isinstance(work, Sweep) == isinstance(self._work(old), Sweep):
-                job = dataclasses.replace(job, out=old.out)
             try:
-                changed = self._store.replace(job)
-            except StoreError:
+                # As it came, or as a copy of what the old one is a copy of.
+                if any(same(one, self._work(old)) for one in (work, taken)):
+                    self._results.remove_folder(folder)
+                    changed = self._replaced(dataclasses.replace(old, embed=embed))
+                else:
+                    job = self._job(taken, owner, id=job_id, folder=folder, embed=embed)
+                    changed = self._made_into(old, dataclasses.replace(job, created=old.created))
+            except UserError:
                 self._results.remove_folder(folder)
                 raise
-            if changed is None:
-                self._results.remove_folder(folder)
-                raise RecipeError(NOT_WAITING)
-            self._results.write_card(changed)
-            with contextlib.suppress(OSError):
-                self._results.remove(old, not self._store.of_folder(old.folder), False)
         self._runner.nudge()
+        return changed
+
+    def _made_into(self, old: Job, job: Job) -> Job:
+        """A waiting job asks for something else from now on; what it went on from comes back."""
+        # What goes on from another one has that one's place, where finished cells of it may lie.
+        if not old.source and (self.sweep(job) is None) == (self.sweep(old) is None):
+            job = dataclasses.replace(job, out=old.out)
+        source = self._store.get(old.source) if self._results.states(old) or self.made(old)[0] else None
+        try:
+            if source is not None:
+                self._results.copy_state(old, source)
+            changed = self._replaced(job, source)
+        except UserError:
+            if source is not None:
+                self._results.remove_state(source)
+            raise
+        with contextlib.suppress(OSError):
+            self._results.remove(old, not self._store.of_folder(old.folder), False)
+        return changed
+
+    def _replaced(self, job: Job, back: Job | None = None) -> Job:
+        changed = self._store.replace(job, back)
+        if changed is None:
+            raise RecipeError(NOT_WAITING)
+        self._results.write_card(changed)
         return changed
 
     def hold(self, job_id: str, owner: str, held: bool) -> bool:
@@ -535,6 +570,8 @@ class Studio:
             with self._submitting:
                 now = self._store.get(job.id)
                 if now is None or now.deleted is None or owner not in (None, job.owner):
+                    continue
+                if self._heir(now) is not None:  # it comes back when that one is made into something else
                     continue
                 alone = [len(self._store.of_folder(job.folder)) == 1, len(self._store.of_out(job.out)) == 1]
                 # What cannot be removed now is tried again at the next purge, so the job is forgotten last.

@@ -20,7 +20,7 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 FIELDS = tuple(field.name for field in dataclasses.fields(Job))
 FLAGS = ("embed", "held", "favourite")
 # What a waiting job may be changed to.
-EDITABLE = ("recipe", "folder", "out", "task", "model", "prompt", "seed", "embed")
+EDITABLE = ("recipe", "folder", "out", "task", "model", "prompt", "seed", "embed", "source")
 
 
 class JobStore:
@@ -158,13 +158,20 @@ class JobStore:
             (message, job_id),
         )
 
-    def replace(self, job: Job) -> Job | None:
-        """Give a waiting job what `job` says of its EDITABLE fields, in its place; None when it waits no more."""
+    def replace(self, job: Job, back: Job | None = None) -> Job | None:
+        """Give a waiting job what `job` says of its EDITABLE fields, in its place; None when it waits no more.
+
+        back: an ended job that is in the lists again in the same moment, as if it had ended now.
+        """
         changes = ", ".join(f"{name} = ?" for name in EDITABLE)
-        return self._changed(
-            f"UPDATE job SET {changes}, held = 0 WHERE id = ? AND state = 'queued' RETURNING *",
-            (*(getattr(job, name) for name in EDITABLE), job.id),
-        )
+        with self._writing() as connection:
+            row = connection.execute(
+                f"UPDATE job SET {changes}, held = 0 WHERE id = ? AND state = 'queued' RETURNING *",
+                (*(getattr(job, name) for name in EDITABLE), job.id),
+            ).fetchone()
+            if row is not None and back is not None:
+                connection.execute("UPDATE job SET deleted = NULL, finished = ? WHERE id = ?", (time.time(), back.id))
+            return None if row is None else _job(row)
 
     def hold(self, job_id: str, held: bool) -> Job | None:
         """Keep a waiting job from being started, or let it go; None when it waits no more."""

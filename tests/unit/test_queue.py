@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from pusa_app import media, testing
-from pusa_app.errors import RecipeError, StoreError, UserError
+from pusa_app.checkpoint import resumable_step
+from pusa_app.errors import RecipeError, RunCancelled, StoreError, UserError
 from pusa_app.jobs import Job
+from pusa_app.render import render
 from pusa_app.settings import Settings
 from pusa_app.studio import InUse, Studio, new_recipe
 from pusa_app.timeline import Recipe
@@ -159,6 +161,34 @@ def test_an_edit_keeps_the_place_and_replaces_the_sources(opened: Callable[..., 
     studio.cancel(first.id)
     with pytest.raises(RecipeError, match="no longer waiting"):
         studio.replace(first.id, recipe(), "me")
+
+
+def test_a_checkpoint_outlives_an_edit_of_what_goes_on_from_it(opened: Callable[..., Studio], picture: Path) -> None:
+    studio = opened()
+    wanted = image_recipe(picture).model_copy(update={"steps": 6})
+    old = studio.submit(wanted, "me")
+    steps: list[object] = []
+
+    def stop() -> bool:
+        steps.append(None)
+        return len(steps) > 4
+
+    with pytest.raises(RunCancelled):
+        render(studio.recipe(old), testing.backbone(), state_path=studio._results.state(old), cancelled=stop)
+    studio.cancel(old.id)
+    step = studio.can_resume(studio.job(old.id))  # type: ignore[arg-type]
+    assert step > 0
+    new = studio.resume(old.id, "me")
+    same = studio.replace(new.id, wanted, "me", embed=False)
+    assert (same.source, same.folder, same.embed) == (old.id, old.folder, False)
+    assert resumable_step(studio._results.state(same), studio.recipe(same)) == step
+    studio.replace(new.id, wanted.model_copy(update={"seed": 99}), "me")
+    assert [job.state for job in studio.jobs("me")] == ["cancelled", "queued"]
+    assert studio.can_resume(studio.job(old.id)) == step  # type: ignore[arg-type]
+    # Nor does the next start of the program take it for something that nobody needs.
+    studio.close()
+    studio = opened()
+    assert studio.can_resume(studio.job(old.id)) == step  # type: ignore[arg-type]
 
 
 def test_a_duplicate_goes_to_the_end_and_a_retry_to_the_front(opened: Callable[..., Studio], picture: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -516,16 +517,67 @@ def test_what_is_made_from_the_same_files_keeps_them(idle: Studio) -> None:
     assert left == {"source-0.png", "recipe.json", f"{copy.id}.job.json"}, "and nothing of the one that went"
 
 
-def test_an_edited_sweep_has_no_cells_of_what_it_went_on_from(idle: Studio) -> None:
+def test_finished_cells_outlive_an_edit_of_what_goes_on_from_them(idle: Studio) -> None:
+    old = idle.submit_sweep(sweep(SEEDS), "me")
+    leave_midway(idle, old)
+    job = idle.resume(old.id, "me")
+    assert idle.made(job) == (2, 3)
+    # Saved as it is, from another place.
+    saved = idle.replace(job.id, sweep(SEEDS), "me")
+    assert idle.made(saved) == (2, 3) and (saved.out, saved.source) == (old.out, old.id)
+    assert idle.purge(before=time.time() + 1) == 0, "it may have to come back"
+    changed = idle.replace(job.id, sweep({"kind": "seed", "values": [1, 2, 9]}), "me")
+    assert idle.made(changed) == (0, 3) and (changed.id, changed.source) == (job.id, "") and changed.out != old.out
+    (back,) = [one for one in idle.jobs("me") if one.id == old.id]
+    assert idle.made(back) == (2, 3) and idle.can_resume(back) == 2 * 2
+    assert idle.purge(before=time.time() + 1) == 0
+    # A second edit, and the end of both, take nothing of it.
+    idle.replace(job.id, sweep(SEEDS), "me")
+    idle.cancel(job.id)
+    again = idle.resume(old.id, "me")
+    assert again.id != job.id and idle.made(again) == (2, 3)
+    assert len(idle._results.states(again)) == 1
+
+
+def leave_midway(studio: Studio, job: Job) -> None:
+    """End a sweep of three cells in the midst of it, as a worker that is cancelled does: two cells are made."""
+    made = studio.sweep(job)
+    assert made is not None
+    with pytest.raises(RunCancelled):
+        render_sweep(
+            made,
+            testing.backbone(),
+            out=Path(job.out),
+            cancelled=lambda: studio.made(job)[0] == 2,
+            state_path=studio._results.state(job),
+        )
+    studio.cancel(job.id)
+
+
+def test_what_had_nothing_made_does_not_come_back(idle: Studio) -> None:
     old = idle.submit_sweep(sweep(), "me")
-    folder = cells_folder(Path(old.out))
-    folder.mkdir(parents=True)
-    (folder / "1-1.mp4").write_bytes(b"a cell")
     idle.cancel(old.id)
     job = idle.resume(old.id, "me")
-    assert idle.cells(job)[0].path is not None
     changed = idle.replace(job.id, sweep(SEEDS), "me")
-    assert not any(cell.path for cell in idle.cells(changed)) and changed.out != old.out
+    assert idle.jobs("me") == [changed] and changed.source == ""
+
+
+def test_an_edit_that_does_not_fit_on_the_disk_changes_nothing(idle: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = idle.submit_sweep(sweep(SEEDS), "me")
+    before = files_of(idle)
+    large = sweep({"kind": "seed", "values": list(range(24))})
+    with monkeypatch.context() as full:
+        full.setattr(media, "free_bytes", lambda _: 0)
+        for ask in (lambda: idle.submit_sweep(large, "me"), lambda: idle.replace(job.id, large, "me")):
+            with pytest.raises(RecipeError, match="The disk has 0 MB left"):
+                ask()
+    assert idle.job(job.id) == job and files_of(idle) == before
+    # It is not one more: as many as may wait do.
+    idle.settings = dataclasses.replace(idle.settings, max_queue=1, max_queue_per_owner=1)
+    assert idle.replace(job.id, large, "me").id == job.id
+    idle.settings = dataclasses.replace(idle.settings, quota_bytes=0)
+    with pytest.raises(RecipeError, match="delete some in the library first"):
+        idle.replace(job.id, sweep(SEEDS), "me")
 
 
 def test_a_sweep_may_become_a_single_video(idle: Studio) -> None:
