@@ -5,6 +5,7 @@ const KEY = 'pusa-form', REST = 300, PATIENCE = 30000;  // milliseconds
 let usual = null;      // what a page holds that nobody touched
 let held = null;       // what it holds now
 let restoring = false;
+let lost = false;      // whether the draft could not be put back: it stays as it is until something is changed here
 let resting = 0, sleeping = [];
 
 // A browser may keep nothing, as in some private windows, and not everything: then this page has no memory.
@@ -30,19 +31,28 @@ function asText(values) {
 }
 
 document.addEventListener('pusa-form', event => {
+  if (usual === null && !isThere()) return;
   const text = asText(event.detail);
-  if (usual === null) { usual = text; begin(); return; }
-  if (restoring || text === held) return;
+  if (usual === null) { usual = held = text; begin(); }
+  if (restoring) return;
+  tell('ready');
+  if (text === held) return;
+  const before = held;
   held = text;
+  if (lost && before === null) return;
+  lost = false;
   // Fields change one after the other, and those in a part that is closed say nothing: ask once more when it is quiet.
   clearTimeout(resting);
   resting = setTimeout(() => { write(held); trigger('hold', {}); }, REST);
 });
-window.addEventListener('pagehide', () => { if (held !== null && !restoring) write(held); });
+window.addEventListener('pagehide', () => { if (held !== null && !restoring && !lost) write(held); });
 
 // --- after a reload -------------------------------------------------------------------------------------------------
 
 const prompt = () => document.querySelector('#prompt textarea');
+const isThere = () => prompt() && document.querySelector('.task');
+// Whoever waits for the page can see how far it is: restoring, or ready, when every change is heard.
+const tell = state => { document.body.dataset.draft = state; };
 
 function begin() {
   const form = read();
@@ -55,6 +65,7 @@ function begin() {
     field.dispatchEvent(new Event('input', { bubbles: true }));
   }
   restoring = true;
+  tell('restoring');
   sleep();
   trigger('restore', { form });
   setTimeout(giveUp, PATIENCE);
@@ -70,32 +81,37 @@ function sleep() {
   for (const node of sleeping) node.inert = true;
 }
 
-function awake() {
+function awake(well) {
   if (!restoring) return;
   restoring = false;
+  lost = !well;
+  held = null;
   document.body.classList.remove('pusa-restoring');
   for (const node of sleeping) node.inert = false;
   sleeping = [];
-  resting = setTimeout(() => trigger('hold', {}), REST);
+  // What it holds after the answer counts when it is quiet; without one, what it holds already.
+  if (lost) trigger('hold', {}); else resting = setTimeout(() => trigger('hold', {}), REST);
 }
 
 function giveUp() {
   if (!restoring) return;
   trigger('stop', { stop: true });
-  awake();
+  awake(false);
 }
 
-document.addEventListener('pusa-restored', awake);
+document.addEventListener('pusa-restored', event => awake(event.detail));
 // A video that is dropped fills the form, and is what counts then.
-document.addEventListener('drop', giveUp, { capture: true });
+document.addEventListener('drop', event => {
+  if ([...(event.dataTransfer?.types ?? [])].includes('Files')) giveUp();
+}, { capture: true });
 document.addEventListener('keydown', event => {
   if (restoring && event.key === 'Enter' && event.shiftKey) { event.preventDefault(); event.stopPropagation(); }
 }, { capture: true });
 
 /** What the page holds at first, as soon as its parts are there. */
-function look(tries = 150) {
-  if (usual !== null || !tries) return;
-  if (prompt() && document.querySelector('.task')) trigger('hold', {});
-  setTimeout(look, 200, tries - 1);
+function look() {
+  if (usual !== null) return;
+  if (isThere()) trigger('hold', {});
+  setTimeout(look, 200);
 }
 setTimeout(look, 0);

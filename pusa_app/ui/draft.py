@@ -29,8 +29,9 @@ from pusa_app.ui.exact import size_of
 from pusa_app.ui.form import MAX_PROMPT, MAX_SEEDS, UPLOADS, Form
 from pusa_app.ui.loras import chosen_of
 from pusa_app.ui.player import is_uploaded, publish
+from pusa_app.ui.sweeps import AT_FIRST, MAX_TEXT, NO_AXIS, AxisChoice
 from pusa_app.ui.timeline_editor.thumbs import look_at
-from pusa_app.ui.timeline_editor.value import EditorKeyframe, EditorValue, to_timeline
+from pusa_app.ui.timeline_editor.value import MAX_KEYFRAMES, EditorKeyframe, EditorValue, to_timeline
 from pusa_app.ui.uploads import file_problem
 from pusa_app.ui.visitors import is_local
 
@@ -42,15 +43,18 @@ MAX_STOPPED = 1000
 # Fields that mean something for one model only.
 OF_MODEL = ("frames", "steps", "guidance", "size", "loras", "cache", "guided_high", "guided_low", "guidance_2")
 OF_MODEL += ("schedule", "schedule_value")
-BESIDE = ("random", "count", "embed")  # fields of the form that are no choices
+SWEEP = tuple(f"sweep_{field}_{number}" for number in (1, 2) for field in ("kind", "keyframe", "values"))
+BESIDE = ("random", "count", "embed", *SWEEP)  # fields of the form that are no choices
 # The script hears what the form holds; the program does not.
 HOLD = "(...held) => { document.dispatchEvent(new CustomEvent('pusa-form', { detail: held })); return []; }"
-RESTORED = "() => { document.dispatchEvent(new CustomEvent('pusa-restored')); return []; }"
+ANSWERED = "() => {{ document.dispatchEvent(new CustomEvent('pusa-restored', {{ detail: {well} }})); return []; }}"
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 Text = Annotated[str, Field(max_length=MAX_PROMPT)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Frame = Annotated[int, Field(ge=0, le=MAX_FRAME)]
+AxisKeyframe = Annotated[int, Field(ge=1, le=MAX_KEYFRAMES)]
+AxisValues = Annotated[str, Field(max_length=MAX_TEXT)]
 
 
 class Upload(BaseModel):
@@ -96,6 +100,17 @@ class Draft(BaseModel):
     random: bool = True
     count: Annotated[int, Field(ge=1, le=MAX_SEEDS)] = 1
     embed: bool = True
+    sweep_kind_1: Literal[tuple(strings.SWEEP_KINDS)] = AT_FIRST.kind  # type: ignore[valid-type]
+    sweep_keyframe_1: AxisKeyframe | None = 1
+    sweep_values_1: AxisValues = AT_FIRST.values or ""
+    sweep_kind_2: Literal[("", *strings.SWEEP_KINDS)] = NO_AXIS.kind  # type: ignore[valid-type]
+    sweep_keyframe_2: AxisKeyframe | None = 1
+    sweep_values_2: AxisValues = NO_AXIS.values or ""
+
+    @property
+    def sweep(self) -> list[AxisChoice]:
+        """What the fields of a sweep held."""
+        return [AxisChoice(*(getattr(self, name) for name in SWEEP[at : at + 3])) for at in (0, 3)]
 
     @field_validator("*", mode="wrap")
     @classmethod
@@ -151,7 +166,7 @@ class Drafts:
     def __init__(self, form: Form, settings: Settings) -> None:
         self._form, self._settings = form, settings
         self._stopped: deque[str | None] = deque(maxlen=MAX_STOPPED)  # pages
-        self._beside = [form.random, form.count, form.embed]
+        self._beside = [form.random, form.count, form.embed, *form.sweep.inputs]
         words = {"names": [*NAMES, *BESIDE], "files": list(UPLOADS)}
         self.part = Kept({}, script=SCRIPT, elem_id="draft", words=words)
 
@@ -164,9 +179,10 @@ class Drafts:
         gr.on([part.hold, *changes, *drawn], None, held, None, js=HOLD, **QUIET)
         # A page that was loaded again waits for nothing but this.
         back = part.restore(self._restore, None, self.outputs, concurrency_limit=None, **QUIET)
-        back.then(None, None, None, js=RESTORED, **QUIET)
-        back.failure(None, None, None, js=RESTORED, **QUIET)
-        part.stop(self._stop, None, None, **QUIET)
+        back.success(None, None, None, js=ANSWERED.format(well="true"), **QUIET)
+        back.failure(None, None, None, js=ANSWERED.format(well="false"), **QUIET)
+        # Not in the queue, where what is to be stopped may wait too.
+        part.stop(self._stop, None, None, queue=False, **QUIET)
 
     @property
     def outputs(self) -> list[Any]:
@@ -194,7 +210,7 @@ class Drafts:
             updates[part] = _as_update(updates[part]) | _as_update(news) if part in updates else news
         # The script has put it back already: the visitor may be writing.
         updates[form.prompt] = gr.skip()
-        return [*updates.values(), draft.count, draft.embed]
+        return [*updates.values(), draft.count, draft.embed, *form.sweep.hold(draft.sweep)]
 
 
 class Kept(DrawnWithEvents):

@@ -58,6 +58,10 @@ class AxisChoice:
         return {"kind": "noise", "keyframe": number - 1, "values": numbers}
 
 
+AT_FIRST = AxisChoice("seed", 1, "1, 2, 3")  # what the fields hold that nobody touched
+NO_AXIS = AxisChoice("", 1, "")
+
+
 class SweepFields:
     """Builds the fields in the Blocks that is open; `inputs` make `sweep_of`'s choices.
 
@@ -69,18 +73,19 @@ class SweepFields:
         with gr.Accordion(strings.SWEEP, open=False, elem_id="sweep") as self.box:
             gr.HTML(f'<p class="hint">{strings.SWEEP_HELP}</p>')
             self.inputs: list[Any] = []
-            for number, (value, most) in enumerate((("seed", kinds), ("", [(strings.SWEEP_NONE, ""), *kinds])), 1):
+            rows = ((AT_FIRST, kinds), (NO_AXIS, [(strings.SWEEP_NONE, ""), *kinds]))
+            for number, (first, most) in enumerate(rows, 1):
                 with gr.Row(elem_classes="sweep-axis"):
                     kind = gr.Dropdown(
                         most,
-                        value=value,
+                        value=first.kind,
                         label=strings.SWEEP_AXIS[number - 1],
                         filterable=False,
                         min_width=130,
                         elem_id=f"sweep-kind-{number}",
                     )
                     keyframe = Number(
-                        1,
+                        first.keyframe,
                         label=strings.SWEEP_KEYFRAME,
                         precision=0,
                         minimum=1,
@@ -89,9 +94,9 @@ class SweepFields:
                         elem_id=f"sweep-keyframe-{number}",
                     )
                     values = gr.Textbox(
-                        "1, 2, 3" if number == 1 else "",
+                        first.values,
                         label=strings.SWEEP_VALUES,
-                        placeholder=strings.SWEEP_EXAMPLES[value],
+                        placeholder=strings.SWEEP_EXAMPLES[first.kind],
                         max_length=MAX_TEXT,
                         min_width=150,
                         elem_id=f"sweep-values-{number}",
@@ -108,14 +113,19 @@ class SweepFields:
 
     def edited(self, sweep: Sweep) -> list[Any]:
         """Updates for `parts`: a sweep that waits is in the fields, and the button saves it."""
+        save = gr.update(value=strings.SAVE_TO_QUEUE, variant="primary")
+        return [gr.update(visible=True, open=True), save, *self.hold(fields_for(sweep))]
+
+    def hold(self, choices: Sequence[AxisChoice]) -> list[Any]:
+        """Updates for `inputs`."""
         updates: list[Any] = []
-        for choice in fields_for(sweep):
+        for choice in choices:
             updates += [
                 choice.kind,
                 gr.update(value=choice.keyframe, visible=choice.kind == "noise"),
                 gr.update(value=choice.values, placeholder=strings.SWEEP_EXAMPLES[choice.kind]),
             ]
-        return [gr.update(visible=True, open=True), gr.update(value=strings.SAVE_TO_QUEUE, variant="primary"), *updates]
+        return updates
 
     def hidden(self) -> list[Any]:
         """Updates for `parts`: a single video is edited."""
@@ -144,7 +154,7 @@ def fields_for(sweep: Sweep) -> list[AxisChoice]:
     for axis in sweep.axes:
         keyframe = axis.keyframe + 1 if axis.kind == "noise" else 1
         choices.append(AxisChoice(axis.kind, keyframe, ", ".join(_written(axis))))
-    return [*choices, AxisChoice("", 1, "")][:2]
+    return [*choices, NO_AXIS][:2]
 
 
 def _written(axis: Any) -> list[str]:

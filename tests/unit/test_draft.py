@@ -22,6 +22,7 @@ from pusa_app.ui.choices import NAMES, Basis
 from pusa_app.ui.draft import BESIDE, MAX_CHARS, Draft, Drafts, choices_in, draft_in
 from pusa_app.ui.form import Form
 from pusa_app.ui.lasting import lasting, own_cache
+from pusa_app.ui.sweeps import MAX_TEXT, SweepFields
 from pusa_app.ui.timeline_editor.value import MAX_KEYFRAMES
 from pusa_app.ui.uploads import Picture
 
@@ -133,6 +134,11 @@ def test_what_is_no_draft_is_none(text: Any) -> None:
         ("count", [0, 17, None, "x"]),
         ("embed", [{}]),
         ("loras", [7, [1], "x"]),
+        ("sweep_kind_1", ["", "forged", None, ["seed"]]),
+        ("sweep_kind_2", ["forged", None, {}]),
+        ("sweep_keyframe_1", [0, -1, 1e99, 0.5, "x", MAX_KEYFRAMES + 1]),
+        ("sweep_values_1", ["1" * (MAX_TEXT + 1), None, 7]),
+        ("sweep_values_2", ["1" * (MAX_TEXT + 1), [1]]),
         ("image", ["/etc/passwd", 7, {"path": ""}, {"path": "x" * 5000}]),
     ],
 )
@@ -141,6 +147,13 @@ def test_a_field_that_cannot_be_is_the_usual_one_and_takes_no_other_with_it(name
         found = draft(**{name: value, "schedule_value" if name == "seed" else "seed": 7})
         assert getattr(found, name) == Draft.model_fields[name].get_default(), value
         assert (found.schedule_value if name == "seed" else found.seed) == 7
+
+
+def test_without_a_sweep_its_fields_are_as_at_first() -> None:
+    with gr.Blocks():
+        inputs = SweepFields().inputs
+    held = [value for axis in draft().sweep for value in dataclasses.astuple(axis)]
+    assert held == [part.value for part in inputs]
 
 
 def test_numbers_that_are_none_are_refused() -> None:
@@ -222,11 +235,17 @@ def test_the_form_is_filled_and_follows_from_what_it_holds(upload: str) -> None:
         drafts = Drafts(form, Settings())
     assert len(set(drafts.outputs)) == len(drafts.outputs), "of two answers for one field the last would be unsure"
     fields = {"image": {"path": upload}, "timeline": timeline(keyframe(upload)), "prompt": "a ball", "random": False}
+    fields |= {"sweep_kind_1": "noise", "sweep_keyframe_1": 2, "sweep_values_1": "0, 0.5"}
+    fields |= {"sweep_kind_2": "steps", "sweep_values_2": "5"}
     wanted = draft(task="image-to-video", count=3, embed=False, more=5, gap_first=2, **fields)
     updates = dict(zip(drafts.outputs, drafts.restored(wanted, may=False), strict=True))
     assert updates[form.prompt] == gr.skip(), "the visitor may be writing"
     assert updates[form.task] == "image-to-video" and updates[form.random] is False
     assert (updates[form.count], updates[form.embed]) == (3, False)
+    kind, number, values, *second = (updates[part] for part in form.sweep.inputs)
+    assert kind == "noise" and (values["value"], values["placeholder"]) == ("0, 0.5", strings.SWEEP_EXAMPLES["noise"])
+    assert number["value"] == 2 and number["visible"], "the number of the keyframe is seen"
+    assert [second[0], second[1]["visible"], second[2]["value"]] == ["steps", False, "5"]
     assert updates[form.more]["value"] == 5 and not updates[form.more]["visible"]
     assert updates[form.gap_first]["value"] == 2
     assert updates[form.timeline]["value"].keyframes[0].noise == 0.35
