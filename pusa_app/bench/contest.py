@@ -61,6 +61,7 @@ class Goal:
 
 NEAR_VAE = Goal(1.3, VAE)
 SWAPS, CHANCE, SWAP_SEED = 4000, 0.025, 5
+ROUNDING = 1e-9  # means of the same values in another order differ by less
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class Row:
     def _lead(self, method: str, other: str) -> float:
         """By how much `method` is better than `other`; NaN where one of them has no value."""
         a, b, truth = (np.array([self.values.get(name, math.nan)]) for name in (method, other, TRUTH))
-        return float((_badness(b, truth, self.better) - _badness(a, truth, self.better))[0])
+        lead = float((_badness(b, truth, self.better) - _badness(a, truth, self.better))[0])
+        return 0.0 if abs(lead) < ROUNDING else lead
 
     def wins(self, method: str, other: str) -> bool:
         """Whether `method` leads by more than chance gives: a paired permutation test on the clips. With the two
@@ -100,7 +102,7 @@ class Row:
         truth = np.full(SWAPS, self.values.get(TRUTH, math.nan))
         of_a = _badness(_means(np.where(swapped, b, a)), truth, self.better)
         leads = _badness(_means(np.where(swapped, a, b)), truth, self.better) - of_a
-        return float((leads >= leads[0] - 1e-9).mean()) <= CHANCE
+        return float((leads >= leads[0] - ROUNDING).mean()) <= CHANCE
 
 
 def _badness(means: np.ndarray, truth: np.ndarray, better: Better) -> np.ndarray:

@@ -210,6 +210,9 @@ def test_a_row_is_won_beyond_chance_only_where_most_clips_say_so() -> None:
     row = row_of("as truth", truth=[1.0] * 9, ours=[0.9, 1.1, 1.0] * 3, old=[2.0, math.nan, 3.0] * 3)
     assert row.wins(OURS, OLD)
     assert not row_of("higher", ours=[1.0] * 5, old=[1.0] * 5).wins(OURS, OLD)  # equal is not better
+    thirds = [1 / 3, 2 / 3, 1.0, 0.1]
+    row = row_of("higher", ours=thirds * 3, old=sorted(thirds * 3))
+    assert row.holds(OURS, OLD) and row.holds(OLD, OURS) and not row.leads(OLD, OURS)
     assert not Row("", "lower", {OURS: 1.0, OLD: 2.0}).wins(OURS, OLD)  # nothing is known of the clips
     assert not row_of("lower", ours=[1.0] * 4, old=[2.0] * 4).wins(OURS, OLD)  # four clips prove nothing
 
