@@ -90,7 +90,7 @@ function awake(well) {
   for (const node of sleeping) node.inert = false;
   sleeping = [];
   // What it holds after the answer counts when it is quiet; without one, what it holds already.
-  if (lost) trigger('hold', {}); else resting = setTimeout(() => trigger('hold', {}), REST);
+  if (lost) look(); else resting = setTimeout(look, REST);
 }
 
 function giveUp() {
@@ -108,9 +108,9 @@ document.addEventListener('keydown', event => {
   if (restoring && event.key === 'Enter' && event.shiftKey) { event.preventDefault(); event.stopPropagation(); }
 }, { capture: true });
 
-/** What the page holds at first, as soon as its parts are there. */
+/** Ask what the page holds, as soon as its parts are there, until it is heard. */
 function look() {
-  if (usual !== null) return;
+  if (held !== null) return;
   if (isThere()) trigger('hold', {});
   setTimeout(look, 200);
 }
