@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,6 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from pusa_app.control import Remote
+from pusa_app.errors import UserError
+from pusa_app.settings import Settings
 
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -40,6 +46,9 @@ class Server:
     process: subprocess.Popen[bytes]
 
 
+RUNNING: list[Server] = []  # those of `serve`
+
+
 def serve(folder: Path, environment: dict[str, str], *arguments: str) -> Iterator[Server]:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -62,12 +71,41 @@ def serve(folder: Path, environment: dict[str, str], *arguments: str) -> Iterato
             except OSError:
                 assert process.poll() is None and time.monotonic() < deadline, log.read_text()
                 time.sleep(0.1)
-        yield Server(url, data, process)
+        RUNNING.append(Server(url, data, process))
+        yield RUNNING[-1]
         trouble = [line for line in log.read_text().splitlines() if "Error" in line]
         assert not trouble, log.read_text()
     finally:
+        RUNNING[:] = [one for one in RUNNING if one.process is not process]
         process.terminate()
         process.wait(30)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """What a test leaves running or waiting ends with it: the next one, or its second attempt, has the same program."""
+    yield
+    for server in RUNNING:
+        end_jobs(server)
+
+
+def end_jobs(server: Server) -> None:
+    """Cancel whatever runs or waits, whoever's it is, and wait until it has ended."""
+    remote, deadline = Remote(Settings(data_dir=server.data)), time.monotonic() + PATIENCE
+    while server.process.poll() is None:
+        with contextlib.suppress(UserError, sqlite3.OperationalError):  # it is busy: the next round tells
+            if not (left := going(server)):
+                return
+            for job_id in left:
+                remote.ask("cancel", id=job_id)
+        assert time.monotonic() < deadline, "jobs that were cancelled do not end"
+        time.sleep(0.1)
+
+
+def going(server: Server) -> list[str]:
+    """The ids of the jobs that run or wait."""
+    with contextlib.closing(sqlite3.connect(f"file:{server.data / 'queue.db'}?mode=ro", uri=True)) as store:
+        return [row[0] for row in store.execute("SELECT id FROM job WHERE state IN ('queued', 'running')")]
 
 
 @pytest.fixture(scope="module")

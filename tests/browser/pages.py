@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from pusa_app import media
 from pusa_app.timeline import TASKS
 from pusa_app.ui import strings
+from tests.browser.conftest import playwright
 
 
 def choose(page: Any, task: str) -> None:
@@ -110,13 +112,22 @@ def quiet(page: Any) -> None:
 
 def toasts(page: Any) -> list[str]:
     """The words of the toasts that come, which are then closed."""
-    page.locator(".toast-body").first.wait_for()
+    words: list[str] = []
+    while not words:
+        page.locator(".toast-body").first.wait_for()
+        words = _on_toasts(page)
     page.wait_for_timeout(300)
-    words = [text for where, text in messages(page) if "toast" in where]
+    words += [text for text in _on_toasts(page) if text not in words]
     while page.locator(".toast-close").count():
-        page.locator(".toast-close").first.click()
+        # They go by themselves too, also between the look and the click.
+        with contextlib.suppress(playwright.TimeoutError):
+            page.locator(".toast-close").first.click(timeout=2000)
         page.wait_for_timeout(250)
     return words
+
+
+def _on_toasts(page: Any) -> list[str]:
+    return [text for where, text in messages(page) if "toast" in where]
 
 
 def sweep_axis(page: Any, number: int, kind: str, values: str) -> None:

@@ -72,9 +72,10 @@ def test_a_waiting_sweep_is_edited(server: Server, visit: Visit, shot: Shot) -> 
     values = "document.querySelector('#sweep-values-%d').querySelector('input, textarea').value === '%s'"
     page.wait_for_function(values % (1, "1-3"))
     page.wait_for_function(values % (2, "1, 2"))
-    assert [page.input_value(f"#sweep-kind-{number} input") for number in (1, 2)] == ["Seed", "Guidance"]
+    for number, kind in ((1, "Seed"), (2, "Guidance")):
+        page.wait_for_function(f"document.querySelector('#sweep-kind-{number} input')?.value === '{kind}'")
     page.wait_for_selector("#generate", state="hidden")
-    assert page.is_hidden("#count")
+    page.wait_for_selector("#count", state="hidden")
     shot(page, "sweep-editing")
     # What cannot be is said, and it is still edited.
     sweep_axis(page, 1, "Seed", "one")
@@ -111,7 +112,7 @@ def test_a_single_video_is_edited_without_a_sweep_beside_it(server: Server, visi
     button_says(page, "#generate", "Generate")
     page.wait_for_selector("#sweep", state="visible")
     open_sweep(page)
-    assert page.input_value("#sweep-kind-1 input") == "Seed"
+    page.wait_for_function("document.querySelector('#sweep-kind-1 input')?.value === 'Seed'")
     open_queue(page)
     press(page, "a video", "cancel")
     wait_for_names(page, [])
