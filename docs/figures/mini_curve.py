@@ -6,7 +6,8 @@ import csv
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCES = [HERE.parents[1] / "assets" / "mini" / name for name in ("transformer.csv", "refined.csv", "polished.csv")]
+STAGES = ("transformer", "refined", "polished", "settled")
+SOURCES = [HERE.parents[1] / "assets" / "mini" / f"{stage}.csv" for stage in STAGES]
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 300, 50, 40, 20
 LINES = {
     "loss": ("training", "#9aa5b1"),
@@ -35,7 +36,7 @@ def main() -> None:
     for tick in (0, 0.25, 0.5, 0.75, 1):
         x, y = at(0, tick).split(",")
         parts.append(f'<path d="M{x} {y}H{WIDTH - 20}" stroke="#e4e7eb"/><text x="12" y="{float(y) + 4}">{tick}</text>')
-    for tick in range(0, int(most) + 1, 40_000):
+    for tick in range(0, int(most) + 1, 100_000):
         x, y = at(tick, 0).split(",")
         parts.append(f'<text x="{x}" y="{float(y) + 18}" text-anchor="middle">{tick // 1000}k</text>')
     for number, (column, (label, color)) in enumerate(LINES.items()):
