@@ -33,8 +33,8 @@ from pusa_app.training.vae import LATENT_CHANNELS, make_vae, train_vae
 
 FPS = 12.0
 SHIFT = 2.0
-# Where clips or pictures at the end say where to go, strong guidance makes the arrival jump (`bench tasks`). A clip that
-# is extended has said what is seen and how it moves: there guidance makes nothing better.
+# Where clips or pictures at the end say where to go, strong guidance makes the arrival jump (`bench tasks`). A clip
+# that is extended has said what is seen and how it moves: there guidance makes nothing better.
 TASK_GUIDANCE: dict[TaskName, float] = {
     "start-end": 2.0,
     "keyframes": 2.0,
