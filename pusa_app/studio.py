@@ -571,7 +571,10 @@ class Studio:
                 now = self._store.get(job.id)
                 if now is None or now.deleted is None or owner not in (None, job.owner):
                     continue
-                if self._heir(now) is not None:  # it comes back when that one is made into something else
+                heir = self._heir(now)
+                if (
+                    heir is not None and heir.state == "queued"
+                ):  # which may be made into something else: then it comes back
                     continue
                 alone = [len(self._store.of_folder(job.folder)) == 1, len(self._store.of_out(job.out)) == 1]
                 # What cannot be removed now is tried again at the next purge, so the job is forgotten last.

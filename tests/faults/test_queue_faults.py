@@ -302,6 +302,7 @@ OF_NO_OWNER = {
         "recipe",
         "sweep",
         "cells",
+        "made",
         "sheet",
         "result",
         "poster",
