@@ -2,10 +2,15 @@
 const root = element.querySelector('.gallery');
 const words = props.strings;
 let open = false, saving = false;
+let drawn = '';  // what is shown
 const button = buttons();
 
 function draw() {
   const list = (props.value?.presets || []).filter(preset => !props.tasks || props.tasks.includes(preset.task));
+  // A button that is made anew under a press loses it, and a title that is being typed goes too.
+  const now = JSON.stringify([list, props.value?.problems, props.task, open, saving]);
+  if (now === drawn) return;
+  drawn = now;
   const focused = root.contains(document.activeElement) ? document.activeElement.dataset.key : null;
   root.replaceChildren();
   const row = make('div', 'gallery-row', root);

@@ -208,6 +208,16 @@ def test_an_answer_that_is_lost_does_not_stop_the_clock(server: Server, visit: V
     assert len(lost) > 1 and page.is_hidden("#cancel")
 
 
+def pause(page: Any) -> None:
+    """Pause the queue in which "runs" runs alone, and end that. Only a queue with something in it can be paused."""
+    open_queue(page)
+    page.click(".q-pause")
+    page.locator(".q-summary", has_text="paused").wait_for()
+    press(page, "runs", "cancel", "running")
+    wait_for_names(page, [], "running")
+    open_create(page)
+
+
 def wait_until_kept(server: Server, wanted: list[str]) -> None:
     """Wait until the newest visitor's queue has this order on the disk: the page shows it before the program knows."""
     query = (
@@ -341,12 +351,7 @@ def test_a_waiting_video_is_edited_duplicated_and_held(server: Server, visit: Vi
 def test_a_paused_queue_begins_nothing_until_it_goes_on(server: Server, visit: Visit, tmp_path: Path) -> None:
     page = visit(server.url)
     begin(page, "runs")
-    open_queue(page)
-    page.click(".q-pause")
-    page.locator(".q-summary", has_text="paused").wait_for()
-    press(page, "runs", "cancel", "running")
-    wait_for_names(page, [], "running")
-    open_create(page)
+    pause(page)
     page.fill("#steps input[type=number]", "2")
     page.keyboard.press("Tab")
     generate(page, "waits for a word")

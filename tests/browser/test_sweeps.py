@@ -11,7 +11,7 @@ import pytest
 from tests.browser.conftest import Server, serve
 from tests.browser.pages import generate, new_video, said, shown, steps, sweep_axis, toasts
 from tests.browser.test_create import PHONE
-from tests.browser.test_queue import LONG, open_create, open_queue, press, wait_for_names, watch
+from tests.browser.test_queue import LONG, open_create, open_queue, pause, press, wait_for_names, watch
 
 pytestmark = pytest.mark.browser
 
@@ -37,22 +37,17 @@ def button_says(page: Any, button: str, words: str) -> None:
     )
 
 
-def pause(page: Any) -> None:
-    """Pause the queue, in which nothing is then. Only a queue with something in it can be paused."""
+def pause_empty(page: Any) -> None:
+    """Pause the queue, in which nothing is then."""
     steps(page, LONG)
     generate(page, "runs")
     watch(page)
-    open_queue(page)
-    page.click(".q-pause")
-    page.locator(".q-summary", has_text="paused").wait_for()
-    press(page, "runs", "cancel", "running")
-    wait_for_names(page, [], "running")
-    open_create(page)
+    pause(page)
 
 
 def test_a_waiting_sweep_is_edited(server: Server, visit: Visit, shot: Shot) -> None:
     page = visit(server.url)
-    pause(page)
+    pause_empty(page)
     page.fill("#steps input[type=number]", "1")
     page.fill("#prompt textarea", "a sweep")
     open_sweep(page)
@@ -101,7 +96,7 @@ def test_a_waiting_sweep_is_edited(server: Server, visit: Visit, shot: Shot) -> 
 @pytest.mark.slow
 def test_a_single_video_is_edited_without_a_sweep_beside_it(server: Server, visit: Visit) -> None:
     page = visit(server.url)
-    pause(page)
+    pause_empty(page)
     generate(page, "a video")
     page.locator(".stage-detail", has_text="paused").wait_for()
     open_queue(page)
