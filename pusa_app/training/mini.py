@@ -25,7 +25,7 @@ from pusa_app.timeline import TASKS, ScheduleSpec, TaskName, TaskNoise
 from pusa_app.training.captions import MAX_TOKENS
 from pusa_app.training.clips import NUM_FRAMES, SIDE, ClipSpec, draw, sample_spec
 from pusa_app.training.latents import LatentSet, encode_clips, read_shards, write_shards
-from pusa_app.training.mochi import TextToVelocity, init_transformer, make_optimizer, train_transformer
+from pusa_app.training.mochi import TextToVelocity, init_transformer, make_muon, make_optimizer, train_transformer
 from pusa_app.training.run import Budget, TrainingRun
 from pusa_app.training.text import TEXT_WIDTH, make_text_encoder, make_tokenizer
 from pusa_app.training.timesteps import Mixture, shifted
@@ -52,6 +52,7 @@ TRANSFORMER_BUDGET = Budget(samples=240_000, learning_rate=1e-3, warmup=5_000, d
 REFINE_BUDGET = Budget(samples=120_000, learning_rate=6e-4, warmup=5_000, decay_from=0.15)
 POLISH_BUDGET = Budget(samples=60_000, learning_rate=4e-4, warmup=4_000, decay_from=0.1)
 SETTLE_BUDGET = Budget(samples=225_000, learning_rate=6e-4, warmup=5_000, decay_from=0.15)
+DEEPEN_BUDGET = Budget(samples=380_000, learning_rate=7e-4, warmup=3_000, decay_from=0.15)
 MIXTURE = Mixture(draw_sigma=shifted(SHIFT))
 # At the end, more of what `bench tasks` finds hardest: ways between two clips, pictures in the middle, joints.
 POLISH_PLACES = (
@@ -80,7 +81,9 @@ class MiniRecipe:
     refine: Budget = REFINE_BUDGET
     polish: Budget = POLISH_BUDGET
     settle: Budget = SETTLE_BUDGET
+    deepen: Budget = DEEPEN_BUDGET
     transformer_batch: int = 32
+    deepen_batch: int = 64
     heads: int = 8
     layers: int = 6
     mixture: Mixture = MIXTURE
@@ -99,7 +102,9 @@ class MiniRecipe:
             refine=Budget(samples=32, learning_rate=1e-3, warmup=8),
             polish=Budget(samples=32, learning_rate=1e-3, warmup=8),
             settle=Budget(samples=32, learning_rate=1e-3, warmup=8),
+            deepen=Budget(samples=32, learning_rate=1e-3, warmup=8),
             transformer_batch=16,
+            deepen_batch=16,
             heads=2,
             layers=2,
             compiled=False,
@@ -113,15 +118,19 @@ class _Stage:
     name: str
     budget: Budget
     mixture: Mixture
+    batch: int
     emphasis: Callable[[ClipSpec], float] | None = None
+    optimizer: Callable[[TextToVelocity], torch.optim.Optimizer] = make_optimizer
 
 
 def _stages(recipe: MiniRecipe) -> tuple[_Stage, ...]:
+    batch = recipe.transformer_batch
     return (
-        _Stage("transformer", recipe.transformer, recipe.mixture),
-        _Stage("refined", recipe.refine, recipe.mixture, emphasis),
-        _Stage("polished", recipe.polish, recipe.polish_mixture, emphasis),
-        _Stage("settled", recipe.settle, recipe.settle_mixture, strong_emphasis),
+        _Stage("transformer", recipe.transformer, recipe.mixture, batch),
+        _Stage("refined", recipe.refine, recipe.mixture, batch, emphasis),
+        _Stage("polished", recipe.polish, recipe.polish_mixture, batch, emphasis),
+        _Stage("settled", recipe.settle, recipe.settle_mixture, batch, strong_emphasis),
+        _Stage("deepened", recipe.deepen, recipe.settle_mixture, recipe.deepen_batch, last_emphasis, make_muon),
     )
 
 
@@ -148,14 +157,14 @@ def train(recipe: MiniRecipe, folder: Path, out: Path, stop_after: float | None 
     tokenizer = make_tokenizer()
     model: TextToVelocity | None = None
     for stage in _stages(recipe):
-        run = _transformer_run(recipe, folder, stage.name, stage.budget, model)
+        run = _transformer_run(recipe, folder, stage, model)
         finished = run.finished or train_transformer(
             run,
             run.module,
             tokenizer,
             data,
             stage.mixture,
-            batch=recipe.transformer_batch,
+            batch=stage.batch,
             max_tokens=MAX_TOKENS,
             seed=recipe.seed,
             held_out=min(64, len(data) // 4),
@@ -175,7 +184,7 @@ def export_now(recipe: MiniRecipe, folder: Path, out: Path) -> None:
     """Write the model folder from the last checkpoints, while a training may go on."""
     vae = _averaged(_vae_run(recipe, folder))
     begun = [stage for stage in _stages(recipe) if (folder / f"{stage.name}.pt").exists()]
-    run = _transformer_run(recipe, folder, begun[-1].name, begun[-1].budget)
+    run = _transformer_run(recipe, folder, begun[-1])
     print(f"{run.name} at {run.seen} of {run.budget.samples} samples", file=sys.stderr)
     export(vae, _averaged(run), read_shards(folder / "data"), out)
 
@@ -192,12 +201,17 @@ def emphasis(spec: ClipSpec) -> float:
 
 
 def strong_emphasis(spec: ClipSpec) -> float:
-    """The same in the last stage: crosses that came out too thick were more than half of the wrong shapes."""
+    """The same in the fourth stage: crosses that came out too thick were more than half of the wrong shapes."""
     return emphasis(spec) * (1.5 if spec.shape == "cross" else 1.0)
 
 
+def last_emphasis(spec: ClipSpec) -> float:
+    """And spinning shapes, in the stage after that."""
+    return strong_emphasis(spec) * (1.3 if spec.motion == "spins" else 1.0)
+
+
 def _transformer_run(
-    recipe: MiniRecipe, folder: Path, name: str, budget: Budget, base: TextToVelocity | None = None
+    recipe: MiniRecipe, folder: Path, stage: _Stage, base: TextToVelocity | None = None
 ) -> TrainingRun:
     """The training of a stage; where it has not begun yet it starts with the weights of `base`."""
     transformer = VectorizedMochiTransformer3DModel(
@@ -215,7 +229,7 @@ def _transformer_run(
     model = TextToVelocity(transformer, make_text_encoder())
     if base is not None:
         model.load_state_dict(base.state_dict())
-    return TrainingRun(name, folder, model, budget, make_optimizer(model), ema_decay=0.999)
+    return TrainingRun(stage.name, folder, model, stage.budget, stage.optimizer(model), ema_decay=0.999)
 
 
 def _averaged(run: TrainingRun) -> Any:

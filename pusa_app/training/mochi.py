@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase, T5EncoderModel
 from pusa_app.backbones.mochi import VectorizedMochiTransformer3DModel
 from pusa_app.training.clips import ClipSpec
 from pusa_app.training.latents import LED_SPANS, LatentSet, led_end
+from pusa_app.training.muon import Muon, Optimizers
 from pusa_app.training.run import TrainingRun
 from pusa_app.training.timesteps import Mixture, NoiseDraw
 
@@ -81,7 +82,26 @@ def make_optimizer(model: TextToVelocity) -> torch.optim.Optimizer:
     """AdamW; RoPE frequencies learn fifty times slower and without decay: small changes move everything."""
     slow = [model.transformer.pos_frequencies]
     rest = [p for p in model.parameters() if p is not slow[0]]
-    groups = [{"params": rest, "lr": 1.0}, {"params": slow, "lr": 0.02, "weight_decay": 0.0}]
+    return _adamw(rest, slow)
+
+
+def make_muon(model: TextToVelocity) -> torch.optim.Optimizer:
+    """Muon for the matrices of the blocks, AdamW for the rest."""
+    slow = [model.transformer.pos_frequencies]
+    matrices, rest = [], []
+    for name, p in model.named_parameters():
+        if p is not slow[0]:
+            (matrices if _in_block(name) and p.ndim == 2 else rest).append(p)
+    return Optimizers(Muon(matrices, lr=1.0), _adamw(rest, slow))
+
+
+def _in_block(name: str) -> bool:
+    """Whether a parameter is a block's; T5's table of relative positions lies there too, and is no map of features."""
+    return ("transformer_blocks." in name or "encoder.block." in name) and "relative_attention_bias" not in name
+
+
+def _adamw(parameters: list[torch.nn.Parameter], slow: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    groups = [{"params": parameters, "lr": 1.0}, {"params": slow, "lr": 0.02, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
 
 

@@ -23,6 +23,7 @@ from pusa_app.training.clips import (
     draw,
     sample_spec,
 )
+from pusa_app.training.muon import Muon, Optimizers, orthogonal
 from pusa_app.training.run import Budget, TrainingRun
 
 
@@ -191,10 +192,18 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
     assert budget.rate(1000) == pytest.approx(0.2)
 
 
-def _run(folder, samples: int = 40) -> TrainingRun:
+def _adamw(module: torch.nn.Linear) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(module.parameters(), lr=1.0)
+
+
+def _muon(module: torch.nn.Linear) -> torch.optim.Optimizer:
+    return Optimizers(Muon([module.weight], lr=1.0), torch.optim.AdamW([module.bias], lr=1.0))
+
+
+def _run(folder, samples: int = 40, make_optimizer=_adamw) -> TrainingRun:
     torch.manual_seed(0)
     module = torch.nn.Linear(3, 1)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1.0)
+    optimizer = make_optimizer(module)
     budget = Budget(samples=samples, learning_rate=0.01, warmup=4)
     return TrainingRun("line", folder, module, budget, optimizer, ema_decay=0.9)
 
@@ -209,21 +218,53 @@ def _train(run: TrainingRun, stop_at: int | None = None) -> bool:
     return run.train(loss_of)
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path) -> None:
-    whole = _run(tmp_path / "whole")
+@pytest.mark.parametrize("make_optimizer", [_adamw, _muon])
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path, make_optimizer) -> None:
+    whole = _run(tmp_path / "whole", make_optimizer=make_optimizer)
     assert _train(whole)
 
-    part = _run(tmp_path / "part")
+    part = _run(tmp_path / "part", make_optimizer=make_optimizer)
     part.save_every = 0.0
     with pytest.raises(KeyboardInterrupt):
         _train(part, stop_at=5)
-    again = _run(tmp_path / "part")
+    again = _run(tmp_path / "part", make_optimizer=make_optimizer)
     assert 0 < again.seen < 40
     assert _train(again)
     assert again.seen == whole.seen == 40
     assert torch.equal(again.module.weight, whole.module.weight)
     assert torch.equal(again.average.values[0], whole.average.values[0])
     assert (tmp_path / "part" / "line.csv").read_text().startswith("seconds,samples,step,loss,rate")
+
+
+@pytest.mark.parametrize("shape", [(24, 8), (8, 24), (16, 16)])
+def test_an_orthogonal_matrix_keeps_its_directions(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    found = torch.linalg.svdvals(orthogonal(matrix))
+    assert found.min() > 0.5 and found.max() < 1.4
+    assert ((u.T @ orthogonal(matrix) @ v.T).diagonal() > 0.5).all()
+
+
+def test_muon_steps_as_torchs_own() -> None:
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("PyTorch 2.9 has it")
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.ones(6, 20)) for _ in range(2))
+    torchs = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    own = Muon([ours], lr=0.1)
+    for _ in range(4):
+        theirs.grad = torch.randn(6, 20)
+        ours.grad = theirs.grad.clone()
+        own.step()
+        torchs.step()
+    assert (ours - 1).abs().mean() > 0.03
+    assert torch.allclose(ours, theirs, atol=0.01)
+
+
+def test_muon_takes_matrices_alone() -> None:
+    with pytest.raises(ValueError, match="matrices"):
+        Muon([torch.nn.Parameter(torch.ones(3))], lr=0.1)
 
 
 def test_averages_swap_back(tmp_path) -> None:
