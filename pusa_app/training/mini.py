@@ -24,7 +24,7 @@ from pusa_app.models.card import BackboneSpec
 from pusa_app.timeline import TASKS, ScheduleSpec, TaskName, TaskNoise
 from pusa_app.training.captions import MAX_TOKENS
 from pusa_app.training.clips import NUM_FRAMES, SIDE, ClipSpec, draw, sample_spec
-from pusa_app.training.latents import LatentSet, encode_clips, read_shards, write_shards
+from pusa_app.training.latents import LatentSet, encode_clips, read_shards, visibility, write_shards
 from pusa_app.training.mochi import TextToVelocity, init_transformer, make_muon, make_optimizer, train_transformer
 from pusa_app.training.run import Budget, TrainingRun
 from pusa_app.training.text import TEXT_WIDTH, make_text_encoder, make_tokenizer
@@ -52,7 +52,7 @@ TRANSFORMER_BUDGET = Budget(samples=240_000, learning_rate=1e-3, warmup=5_000, d
 REFINE_BUDGET = Budget(samples=120_000, learning_rate=6e-4, warmup=5_000, decay_from=0.15)
 POLISH_BUDGET = Budget(samples=60_000, learning_rate=4e-4, warmup=4_000, decay_from=0.1)
 SETTLE_BUDGET = Budget(samples=225_000, learning_rate=6e-4, warmup=5_000, decay_from=0.15)
-DEEPEN_BUDGET = Budget(samples=380_000, learning_rate=7e-4, warmup=3_000, decay_from=0.15)
+DEEPEN_BUDGET = Budget(samples=205_000, learning_rate=7e-4, warmup=3_000, decay_from=0.15)
 MIXTURE = Mixture(draw_sigma=shifted(SHIFT))
 # At the end, more of what `bench tasks` finds hardest: ways between two clips, pictures in the middle, joints.
 POLISH_PLACES = (
@@ -113,7 +113,10 @@ class MiniRecipe:
 
 @dataclass(frozen=True)
 class _Stage:
-    """A part of the transformer's training. emphasis: see `train_transformer`."""
+    """A part of the transformer's training.
+
+    emphasis: see `train_transformer`. visible: channels of the latents weigh as much as their errors show.
+    """
 
     name: str
     budget: Budget
@@ -121,6 +124,7 @@ class _Stage:
     batch: int
     emphasis: Callable[[ClipSpec], float] | None = None
     optimizer: Callable[[TextToVelocity], torch.optim.Optimizer] = make_optimizer
+    visible: bool = False
 
 
 def _stages(recipe: MiniRecipe) -> tuple[_Stage, ...]:
@@ -130,7 +134,7 @@ def _stages(recipe: MiniRecipe) -> tuple[_Stage, ...]:
         _Stage("refined", recipe.refine, recipe.mixture, batch, emphasis),
         _Stage("polished", recipe.polish, recipe.polish_mixture, batch, emphasis),
         _Stage("settled", recipe.settle, recipe.settle_mixture, batch, strong_emphasis),
-        _Stage("deepened", recipe.deepen, recipe.settle_mixture, recipe.deepen_batch, last_emphasis, make_muon),
+        _Stage("deepened", recipe.deepen, recipe.settle_mixture, recipe.deepen_batch, last_emphasis, make_muon, True),
     )
 
 
@@ -170,6 +174,7 @@ def train(recipe: MiniRecipe, folder: Path, out: Path, stop_after: float | None 
             held_out=min(64, len(data) // 4),
             shorter=recipe.shorter,
             emphasis=stage.emphasis,
+            channels=visibility(vae, data) if stage.visible else None,
             compiled=recipe.compiled,
             stop_after=left(),
         )

@@ -114,8 +114,12 @@ def flow_loss(
     tokens: torch.Tensor,
     mask: torch.Tensor,
     eps: torch.Tensor,
+    channels: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The loss of the module's head for a batch of normalized latents (B, C, F, h, w), see `LatentSet`."""
+    """The loss of the module's head for a batch of normalized latents (B, C, F, h, w), see `LatentSet`.
+
+    channels: weights (C,) of the channels, None for all alike. What is best for each channel by itself stays best.
+    """
     sigma = noise.sigma[:, None, :, None, None]
     source = torch.where(noise.still[:, None, :, None, None], stills, latents)
     for b, span in enumerate(noise.led.tolist()):
@@ -126,7 +130,10 @@ def flow_loss(
     mask = mask & ~noise.drop_text[:, None]
     with torch.autocast("cpu", torch.bfloat16):
         velocity = model(z, noise.sigma, tokens, mask)
-    error = (velocity.float() - (latents - eps)).pow(2).mean((1, 3, 4))  # (B, F)
+    error = (velocity.float() - (latents - eps)).pow(2)
+    if channels is not None:
+        error = error * channels.view(-1, 1, 1, 1)
+    error = error.mean((1, 3, 4))  # (B, F)
     return (error * noise.weight).sum() / noise.weight.sum()
 
 
@@ -143,6 +150,7 @@ def train_transformer(
     held_out: int = 64,
     shorter: tuple[float, ...] = (),
     emphasis: Callable[[ClipSpec], float] | None = None,
+    channels: torch.Tensor | None = None,
     compiled: bool = True,
     stop_after: float | None = None,
 ) -> bool:
@@ -150,7 +158,7 @@ def train_transformer(
 
     The last `held_out` clips are kept for the validation loss. shorter: how often to train on the first F-1, F-2, ...
     slots only, so that shorter clips are known too (a causal VAE's first slots are those of the shorter clip).
-    emphasis: how often a clip is drawn, relative to others.
+    emphasis: how often a clip is drawn, relative to others. channels: see `flow_loss`.
     """
     slots = data.latents.shape[2]
     count = len(data) - held_out
@@ -174,7 +182,7 @@ def train_transformer(
         led = data.led[indices].float() if length == slots else None
         network = fast if length == slots else model
         noise = mixture.draw(batch, length)
-        return flow_loss(network, latents, stills, led, noise, tokens, mask, torch.randn_like(latents)), batch
+        return flow_loss(network, latents, stills, led, noise, tokens, mask, torch.randn_like(latents), channels), batch
 
     validation = range(count, len(data))
     words = tokenize(data.captions(validation, np.random.default_rng(0)))
@@ -188,7 +196,7 @@ def train_transformer(
         losses = {}
         for name, part in (("text", Mixture(mixture.draw_sigma, 0, 0)), ("tasks", Mixture(mixture.draw_sigma, 0, 1))):
             noise = part.draw(len(latents), slots)
-            losses[name] = float(flow_loss(model, latents, stills, led, noise, *words, eps))
+            losses[name] = float(flow_loss(model, latents, stills, led, noise, *words, eps, channels))
         torch.set_rng_state(kept)
         return losses
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,8 +24,11 @@ from pusa_app.training.clips import (
     draw,
     sample_spec,
 )
+from pusa_app.training.latents import LatentSet, visibility
+from pusa_app.training.mochi import flow_loss
 from pusa_app.training.muon import Muon, Optimizers, orthogonal
 from pusa_app.training.run import Budget, TrainingRun
+from pusa_app.training.timesteps import Mixture
 
 
 @given(seed=st.integers(0, 2**32 - 1), motion=st.sampled_from(MOTIONS))
@@ -260,6 +264,32 @@ def test_muon_steps_as_torchs_own() -> None:
         torchs.step()
     assert (ours - 1).abs().mean() > 0.03
     assert torch.allclose(ours, theirs, atol=0.01)
+
+
+def test_a_channel_that_shows_more_weighs_more() -> None:
+    class Vae:
+        def decode(self, latents: torch.Tensor) -> SimpleNamespace:
+            return SimpleNamespace(sample=latents[:, :1] * 3 + latents[:, 1:2])  # channel 2 is never seen
+
+    clips = torch.randn(4, 3, 2, 2, 2)
+    data = LatentSet(clips, clips, clips, [], torch.zeros(3), torch.ones(3))
+    assert visibility(Vae(), data).tolist() == pytest.approx([2.25, 0.75, 0], abs=1e-4)
+
+
+def test_the_loss_weighs_channels() -> None:
+    clips = torch.zeros(1, 2, 1, 1, 1)
+    noise = Mixture(independent=0, tasks=0).draw(1, 1)
+    eps = torch.tensor([1.0, 2.0]).view(clips.shape)
+    tokens = torch.zeros(1, 1, dtype=torch.long)
+
+    def still(z: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(z)
+
+    def loss(channels: torch.Tensor | None) -> float:
+        return float(flow_loss(still, clips, clips, None, noise, tokens, tokens.bool(), eps, channels))
+
+    assert loss(None) == loss(torch.ones(2)) == 2.5
+    assert loss(torch.tensor([2.0, 0.0])) == 1.0
 
 
 def test_muon_takes_matrices_alone() -> None:
