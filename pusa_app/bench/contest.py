@@ -33,7 +33,9 @@ FREEZE, LINE, RESTART, OPEN = "freeze", "straight line", "restart", "left open"
 SOURCE = "source"
 OURS, OLD, UNMATCHED = "vectorized", "replacement", "no colour match"
 
-Better = Literal["lower", "higher", "as truth"]
+# "as truth": each clip's value is best where it is that clip's truth's. "spread as truth", where a clip's truth is not
+# in what was given: the values of all clips together are best where they are spread as the truth's.
+Better = Literal["lower", "higher", "as truth", "spread as truth"]
 Measure = Callable[[View, View, ClipSpec], float]
 
 
@@ -61,6 +63,7 @@ class Goal:
 
 NEAR_VAE = Goal(1.3, VAE)
 SWAPS, CHANCE, SWAP_SEED = 4000, 0.025, 5
+DRAWS, MIDDLE, DRAW_SEED = 4000, 0.9, 6
 ROUNDING = 1e-9  # means of the same values in another order differ by less
 
 
@@ -68,7 +71,10 @@ ROUNDING = 1e-9  # means of the same values in another order differ by less
 class Row:
     """One measure: its mean over the clips for each method, which way is better, and what is asked of it.
 
-    clips: what was measured of each clip, in the same order for each method; NaN is a clip that does not count.
+    values: the means, which are printed and of which the goal asks. Methods are compared by them too, but where "truth"
+    is best by the mean distance from it (see Better): clips that fall short do not make up for others that go beyond.
+    clips: what was measured of each clip, in the same order for each method; NaN is a clip that does not count, and
+    where the truth is best a NaN of the truth is one that counts for nobody.
     """
 
     what: str
@@ -76,6 +82,11 @@ class Row:
     values: dict[str, float]
     goal: Goal | None = None
     clips: dict[str, list[float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, what: str, better: Better, clips: dict[str, list[float]], goal: Goal | None = None) -> Row:
+        values = {method: float(_means(np.array([found], float))[0]) for method, found in clips.items()}
+        return cls(what, better, values, goal, clips)
 
     def holds(self, method: str, other: str) -> bool:
         """Whether `method` is at least as good as `other`."""
@@ -87,27 +98,55 @@ class Row:
 
     def _lead(self, method: str, other: str) -> float:
         """By how much `method` is better than `other`; NaN where one of them has no value."""
-        a, b, truth = (np.array([self.values.get(name, math.nan)]) for name in (method, other, TRUTH))
-        lead = float((_badness(b, truth, self.better) - _badness(a, truth, self.better))[0])
+        if not self._beside(method, other):
+            return math.nan
+        a, b = (np.array([self.clips[name]], float) for name in (method, other))
+        lead = float((self._badness(b) - self._badness(a))[0])
         return 0.0 if abs(lead) < ROUNDING else lead
 
     def wins(self, method: str, other: str) -> bool:
         """Whether `method` leads by more than chance gives: a paired permutation test on the clips. With the two
         methods swapped in clips at random, a lead as large comes up in at most CHANCE of SWAPS tries."""
-        a, b = (np.array(self.clips.get(name, ()), float) for name in (method, other))
-        if not 0 < len(a) == len(b) or not self.leads(method, other):
+        if not self.leads(method, other):
             return False
+        a, b = (np.array(self.clips[name], float) for name in (method, other))
         swapped = np.random.default_rng(SWAP_SEED).random((SWAPS, len(a))) < 0.5
         swapped[0] = False
-        truth = np.full(SWAPS, self.values.get(TRUTH, math.nan))
-        of_a = _badness(_means(np.where(swapped, b, a)), truth, self.better)
-        leads = _badness(_means(np.where(swapped, a, b)), truth, self.better) - of_a
+        leads = self._badness(np.where(swapped, a, b)) - self._badness(np.where(swapped, b, a))
         return float((leads >= leads[0] - ROUNDING).mean()) <= CHANCE
 
+    def interval(self) -> tuple[float, float] | None:
+        """From where to where the middle 90 % of the values go that the goal is asked of when as many clips are drawn
+        anew with repetition, the same for both methods of a ratio; None where there is no value. A bootstrap."""
+        assert self.goal
+        methods = [OURS] if self.goal.of is None else [OURS, self.goal.of]
+        if math.isnan(self.goal.reached(self.values)) or not self._beside(*methods):
+            return None
+        size = len(self.clips[OURS])
+        drawn = np.random.default_rng(DRAW_SEED).integers(0, size, (DRAWS, size))
+        found = [_means(np.array(self.clips[method], float)[drawn]) for method in methods]
+        with np.errstate(divide="ignore", invalid="ignore"):  # where the other method has nothing in all that was drawn
+            reached = found[0] / found[1] if len(found) == 2 else found[0]
+        ends = (1 - MIDDLE) / 2, (1 + MIDDLE) / 2
+        low, high = np.nanquantile(reached, ends, method="nearest")  # the mean of two would be NaN at infinity
+        return float(low), float(high)
 
-def _badness(means: np.ndarray, truth: np.ndarray, better: Better) -> np.ndarray:
-    """How far means are from what would be best, but for a constant."""
-    return abs(means - truth) if better == "as truth" else means if better == "lower" else -means
+    def _beside(self, *methods: str) -> bool:
+        """Whether each of these was measured on the same clips, and the truth where it is needed."""
+        needed = (*methods, TRUTH) if self.better.endswith("truth") else methods
+        sizes = {len(self.clips.get(name, ())) for name in needed}
+        return len(sizes) == 1 and sizes != {0}
+
+    def _badness(self, values: np.ndarray) -> np.ndarray:
+        """(tries, clips) -> how far each try is from the best, but for a constant; NaN where no clip counts."""
+        if not self.better.endswith("truth"):
+            return _means(values) if self.better == "lower" else -_means(values)
+        truth = np.array(self.clips[TRUTH], float)
+        counted = ~np.isnan(truth)
+        values, truth = values[:, counted], truth[counted]
+        if self.better == "spread as truth":
+            values, truth = np.sort(values), np.sort(truth)
+        return _means(abs(values - truth))
 
 
 def _means(values: np.ndarray) -> np.ndarray:
@@ -139,22 +178,21 @@ class Contest:
         without: Sequence[str] = (),
     ) -> None:
         """Measure the methods on clips with one of these motions; a NaN is a clip that does not count."""
-        values, clips = {}, {}
-        for method, views in self.columns.items():
-            clips[method] = found = [
+        clips = {
+            method: [
                 measure(view, truth, spec)
                 for view, truth, spec in zip(views, self.columns[TRUTH], self.specs, strict=True)
                 if spec.motion in motions and method not in without
             ]
-            counted = [value for value in found if not math.isnan(value)]
-            values[method] = float(np.mean(counted)) if counted else math.nan
-        self.rows.append(Row(what, better, values, goal, clips))
+            for method, views in self.columns.items()
+        }
+        self.rows.append(Row.of(what, better, clips, goal))
 
 
 class Bench:
     """Makes clips with one model through `render`, the way that users' runs take, from files in a scratch folder.
 
-    clips: how many of all motions together a contest takes.
+    clips: how many a contest takes, rounded up to whole rounds of its motions.
     """
 
     def __init__(
@@ -167,9 +205,12 @@ class Bench:
         guidance: float | None = None,
     ) -> None:
         self.card, self.clips, self.noise, self.closing = card, clips, card.spec.noise, Options().closing
-        self._backbone, self._replacement = backbone, Replacement(backbone)
-        self._folder, self._files = folder, 0
+        self._backbone, self._folder, self._files = backbone, folder, 0
         self._steps, self._guidance = steps, guidance
+
+    def specs(self, num_frames: int = NUM_FRAMES, motions: Sequence[str] = MOTIONS) -> list[ClipSpec]:
+        """What a contest plays: held-out clips with these motions in turn."""
+        return draw_specs(whole_rounds(self.clips, len(motions)), num_frames, motions)
 
     def picture(self, frame: np.ndarray) -> Given:
         """A frame as an image file."""
@@ -206,7 +247,7 @@ class Bench:
         """uint8 (n, H, W, 3): the result of a task, by vectorized times or by replacement."""
         backbone = self._backbone
         if method == OLD:
-            timeline, backbone = clean(timeline), self._replacement
+            timeline, backbone = clean(timeline), Replacement(backbone, seed)
             options = options and options.model_copy(update={"closing": 0.0})
         recipe = new_recipe(
             self.card,
@@ -286,6 +327,6 @@ def draw_specs(count: int, num_frames: int = NUM_FRAMES, motions: Sequence[str] 
     return [sample_spec(rng, num_frames, motion=motions[i % len(motions)]) for i in range(count)]
 
 
-def share_of(clips: int, motions: Sequence[str]) -> int:
-    """How many clips have these motions where `clips` have all of them in turn; at least one."""
-    return max(1, clips * len(motions) // len(MOTIONS))
+def whole_rounds(clips: int, kinds: int) -> int:
+    """`clips` rounded up so that each of some kinds comes as often; as it is where it is less than one round."""
+    return clips if clips < kinds else math.ceil(clips / kinds) * kinds

@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image
 
 from pusa_app.bench import geometry
+from pusa_app.bench.outputs import check_outputs
 from pusa_app.cli import Parser, integer, number
-from pusa_app.errors import UserError
 from pusa_app.timeline import MAX_STEPS
 from pusa_app.training.captions import plain_caption
 from pusa_app.training.clips import MOTIONS, ClipSpec, draw, sample_spec
@@ -66,8 +66,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="also write contact sheets")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     args = parser.parse_args(argv)
-    if args.json and not args.json.absolute().parent.is_dir():
-        raise UserError(f"The figures cannot be written: there is no folder {args.json.absolute().parent}.")
+    check_outputs(args.json, args.pictures)
     figures = measure(args.clips, args.model, args.steps, args.guidance, args.pictures)
     print(report(figures))
     if args.json:

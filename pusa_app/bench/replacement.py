@@ -16,7 +16,7 @@ from pusa_app.backbones.base import Backbone, Text
 from pusa_app.sampling import draw_noise
 from pusa_app.timeline import Timeline
 
-NOISE_SEED = 77  # of the noise on keyframes; the same at every step, as in diffusers' inpainting pipelines
+NOISE_SEED = 1_000_000  # more than a run's own, so far from the seeds of its free slots
 
 
 class Replacement:
@@ -24,11 +24,12 @@ class Replacement:
 
     It takes timelines whose keyframes are clean (`clean`). Their slots then have sigma 0 in every row of S, and hold
     the keyframe's latents: they are noised here to the sigma of the free slots, before the model sees them. The sampler
-    does not move them, so they are clean at the end.
+    does not move them, so they are clean at the end. The noise is the same at every step, as in diffusers' inpainting
+    pipelines, and another for each seed of a run: one pattern for all clips would be one draw of luck for all of them.
     """
 
-    def __init__(self, inner: Backbone) -> None:
-        self._inner = inner
+    def __init__(self, inner: Backbone, seed: int) -> None:
+        self._inner, self._seed = inner, NOISE_SEED + seed
         self.spec, self.device, self.version = inner.spec, inner.device, inner.version
 
     def encode_text(self, prompt: str) -> Text:
@@ -41,7 +42,7 @@ class Replacement:
         now = sigma.max()
         known = (sigma == 0)[:, None, None]
         channels, slots, height, width = z.shape
-        eps = draw_noise(NOISE_SEED, (channels, slots, height, width)).to(z.device)
+        eps = draw_noise(self._seed, (channels, slots, height, width)).to(z.device)
         z = torch.where(known, (1 - now) * z + now * eps, z)
         return self._inner.velocity(z, now.expand_as(sigma).contiguous(), texts)
 

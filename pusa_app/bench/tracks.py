@@ -1,7 +1,8 @@
 """Where the object of a clip is in every frame, and measures on that which clamping cannot game.
 
 All measures take frame numbers of the result, so that a bench can leave out the frames that were given. A frame in
-which no object is seen counts as LOST pixels away, and as a jump of as much.
+which no object is seen counts as LOST pixels away, as a jump of as much, and as a colour that is LOST_LEVELS off. Only
+the truth makes a NaN, a clip that does not count.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pusa_app.bench import geometry
 from pusa_app.training.clips import COLORS, ClipSpec
 
 LOST = 20.0  # pixels
+LOST_LEVELS = 255.0  # of colours: no colour is further from another
 MOVES = 2.0  # pixels; over less the direction of a way is noise
 SETTLED = 3  # frames on either side of a seam that say how much a frame usually differs from the next
 
@@ -106,12 +108,14 @@ def slope(there: View, back: View, frame: int, full: np.ndarray) -> float:
 def pace(view: View, frames: range) -> float:
     """Mean jump from these frames to the next ones, as a share of that from the other frames of a loop.
 
-    0 is a loop that stands still there. From the last frame the next one is the first. NaN where nothing goes anywhere.
+    0 is a loop that stands still there. From the last frame the next one is the first. Where the others go less than
+    MOVES together, a share of that: 0 where nothing moves.
     """
     size = len(view.frames)
     steps = np.array([jump(view, t, (t + 1) % size) for t in range(size)])
     inside = np.isin(np.arange(size), frames)
-    return float(steps[inside].mean() / steps[~inside].mean()) if steps[~inside].sum() >= MOVES else math.nan
+    usual = max(steps[~inside].sum(), MOVES) / (~inside).sum()
+    return float(steps[inside].mean() / usual)
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
@@ -148,20 +152,22 @@ def motion_right(view: View, spec: ClipSpec) -> float:
 
 
 def color_error(view: View, spec: ClipSpec, frame: int) -> float:
-    """Mean distance of the object's colour in one frame from what it should be, in levels; NaN where none is seen."""
+    """Mean distance of the object's colour in one frame from what it should be, in levels; LOST_LEVELS where none
+    is seen."""
     mask, contrast = view.seen.mask[frame], view.seen.contrast[frame]
     if mask.sum() < geometry.SMALLEST:
-        return math.nan
+        return LOST_LEVELS
     core = mask & (contrast > 0.7 * contrast.max())
     return float(np.abs(np.median(view.frames[frame][core], axis=0) - COLORS[spec.color]).mean())
 
 
 def ground_error(view: View, truth: View, frame: int) -> float:
-    """Mean distance of the background from the truth's in one frame, in levels, in columns that no object reaches."""
+    """Mean distance of the background from the truth's in one frame, in levels, in columns that no object reaches;
+    LOST_LEVELS where nothing there is background, as in a flash."""
     here, right = (v.frames[frame].astype(np.float32) for v in (view, truth))
     free = ~(view.seen.mask[frame] | truth.seen.mask[frame])
     free[:, 4:-4] = False
-    return float(np.abs(here - right)[free].mean()) if free.any() else math.nan
+    return float(np.abs(here - right)[free].mean()) if free.any() else LOST_LEVELS
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> float:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from pusa_app.backbones.fake import FakeBackbone
-from pusa_app.bench import tasks, tracks
+from pusa_app.bench import contests, quality, tasks, tracks
 from pusa_app.bench.contest import (
     LINE,
     NEAR_VAE,
@@ -24,7 +25,7 @@ from pusa_app.bench.contest import (
     Goal,
     Row,
     draw_specs,
-    share_of,
+    whole_rounds,
     with_new,
 )
 from pusa_app.bench.contests import CONTESTS, CURVED
@@ -32,8 +33,8 @@ from pusa_app.bench.replacement import Replacement, clean
 from pusa_app.bench.tracks import View
 from pusa_app.errors import UserError
 from pusa_app.models import ModelCard
-from pusa_app.timeline import TASKS, Keyframe
-from pusa_app.training.clips import CYCLIC, DIRECTIONS, MOTIONS, ClipSpec, draw
+from pusa_app.timeline import TASKS, Given, Keyframe
+from pusa_app.training.clips import COLORS, CYCLIC, DIRECTIONS, MOTIONS, ClipSpec, draw
 
 SPECS = {spec.motion: spec for spec in draw_specs(len(MOTIONS))}
 
@@ -124,7 +125,11 @@ def test_seams_that_stand_jump_or_have_a_frame_twice() -> None:
     stopped = frames[:36].copy()
     stopped[30:] = stopped[0]
     assert tracks.pace(View.of(stopped), range(30, 36)) < 0.1
-    assert math.isnan(tracks.pace(View.of(np.repeat(frames[:1], 36, axis=0)), range(30, 36)))
+    # A clip that stands everywhere does not escape the row, and a tremble is no pace.
+    assert tracks.pace(View.of(np.repeat(frames[:1], 36, axis=0)), range(30, 36)) == 0
+    trembling = np.repeat(frames[:1], 36, axis=0)
+    trembling[33] = frames[1]
+    assert tracks.pace(View.of(trembling), range(30, 36)) < 20
 
 
 def test_colours_of_object_and_background() -> None:
@@ -137,8 +142,19 @@ def test_colours_of_object_and_background() -> None:
     assert tracks.ground_error(darker, truth, 20) > 0
     assert tracks.color_held(truth, spec, (6, 18)) == 1
     assert tracks.color_held(truth, replace(spec, color="green" if spec.color != "green" else "red"), (6, 18)) == 0
-    assert math.isnan(tracks.color_error(View.of(np.zeros_like(truth.frames)), spec, 20))
     assert tracks.levels(truth, 3, 3) == 0
+
+
+def test_a_lost_object_scores_worse_than_any_other_colour() -> None:
+    specs = [replace(moving(0.4), color=color) for color in COLORS]
+    views, empty = [view(spec) for spec in specs], View.of(np.zeros((37, 64, 64, 3), np.uint8))
+    for wanted in specs:
+        others = [tracks.color_error(other, wanted, 20) for other in views]
+        assert tracks.color_error(empty, wanted, 20) > max(others)
+    truth = views[0]
+    flash = truth.frames.copy()
+    flash[20] = 255  # no pixel of it counts as background
+    assert tracks.ground_error(View.of(flash), truth, 20) == tracks.LOST_LEVELS
 
 
 def test_the_detectors_know_every_motion_where_it_is_scored() -> None:
@@ -161,12 +177,25 @@ def test_replacement_gives_the_model_one_sigma_and_keyframes_with_as_much_noise(
     inner = Listening()
     z = torch.zeros(3, 4, 8, 8)
     z[:, 0] = 5
-    Replacement(inner).velocity(z, torch.tensor([0.0, 0.5, 0.5, 0.5]), [inner.encode_text("a")])
+    Replacement(inner, 0).velocity(z, torch.tensor([0.0, 0.5, 0.5, 0.5]), [inner.encode_text("a")])
     seen, sigma = inner.seen
     assert sigma.tolist() == [0.5] * 4
     assert seen[:, 0].mean() == pytest.approx(2.5, abs=0.2)
     assert seen[:, 0].std() == pytest.approx(0.5, abs=0.1)
     assert torch.equal(seen[:, 1:], z[:, 1:])
+
+
+def test_the_noise_on_keyframes_is_that_of_the_run(tmp_path) -> None:
+    inner = Listening()
+    bench = bench_of(inner, tmp_path, 1)
+    timeline = bench.timeline("image-to-video", {"image": bench.picture(draw(SPECS["left"])[0])})
+
+    def noise(seed: int) -> torch.Tensor:
+        bench.make("image-to-video", timeline, "", seed, OLD)  # one step: noise is all that the model sees
+        return inner.seen[0][:, 0]
+
+    assert torch.equal(noise(0), noise(0))
+    assert not torch.allclose(noise(0), noise(1), atol=0.1)
 
 
 def test_replacement_takes_clean_keyframes() -> None:
@@ -189,16 +218,59 @@ def test_goals_ask_of_a_value_or_of_a_ratio() -> None:
 
 
 def test_a_row_knows_which_way_is_better() -> None:
-    values = {TRUTH: 1.0, OURS: 0.9, OLD: 1.3}
-    assert Row("", "lower", values).holds(OURS, OLD)
-    assert not Row("", "higher", values).holds(OURS, OLD)
-    assert Row("", "as truth", values).holds(OURS, OLD)
-    assert not Row("", "as truth", values).holds(OLD, OURS)
+    values = {"truth": [1.0], "ours": [0.9], "old": [1.3]}
+    assert row_of("lower", **values).holds(OURS, OLD)
+    assert not row_of("higher", **values).holds(OURS, OLD)
+    for better in ("as truth", "spread as truth"):
+        assert row_of(better, **values).holds(OURS, OLD)
+        assert not row_of(better, **values).holds(OLD, OURS)
 
 
-def row_of(better: str, **clips: list[float]) -> Row:
-    found = {{"ours": OURS, "old": OLD, "truth": TRUTH}[name]: values for name, values in clips.items()}
-    return Row("", better, {name: float(np.nanmean(values)) for name, values in found.items()}, clips=found)
+def row_of(better: str, goal: Goal | None = None, **clips: list[float]) -> Row:
+    names = {"ours": OURS, "old": OLD, "truth": TRUTH, "vae": VAE}
+    return Row.of("", better, {names[name]: values for name, values in clips.items()}, goal)
+
+
+@pytest.mark.parametrize("better", ["as truth", "spread as truth"])
+def test_half_too_little_and_half_too_much_is_not_as_the_truth(better: str) -> None:
+    row = row_of(better, truth=[1.0] * 16, ours=[0.9] * 16, old=[0.0, 2.0] * 8)
+    assert row.values == {TRUTH: 1, OURS: pytest.approx(0.9), OLD: 1}  # by the means replacement would win
+    assert row.wins(OURS, OLD) and not row.holds(OLD, OURS)
+
+
+def test_as_the_truth_is_clip_by_clip_and_a_spread_is_not() -> None:
+    ways = [1.0, 2.0, 3.0, 4.0] * 4
+    values = {"truth": ways, "ours": [way + 0.1 for way in ways], "old": ways[::-1]}
+    assert row_of("as truth", **values).wins(OURS, OLD)
+    assert row_of("spread as truth", **values).leads(OLD, OURS)
+
+
+def test_clips_of_which_the_truth_has_no_value_do_not_count() -> None:
+    for better in ("as truth", "spread as truth"):
+        row = row_of(better, truth=[1.0, math.nan] * 8, ours=[1.1, 9.0] * 8, old=[1.5, 1.0] * 8)
+        assert row.wins(OURS, OLD)
+        row = row_of(better, truth=[math.nan] * 8, ours=[1.0] * 8, old=[2.0] * 8)
+        assert not row.leads(OURS, OLD) and not row.wins(OURS, OLD)
+
+
+def test_a_ratio_has_an_interval_over_the_same_clips_of_both() -> None:
+    vae = [1.0, 2.0, 3.0, 4.0] * 6
+    twice = row_of("lower", NEAR_VAE, ours=[2 * value for value in vae], vae=vae)
+    assert twice.interval() == (pytest.approx(2), pytest.approx(2))  # by pairs; unpaired it would be wide
+    rng = np.random.default_rng(0)
+    row = row_of("lower", NEAR_VAE, ours=list(rng.normal(1.2, 0.4, 24)), vae=[1.0] * 24)
+    low, high = row.interval()
+    assert low < row.values[OURS] < high
+    assert high - low == pytest.approx(2 * 1.645 * np.std(row.clips[OURS]) / math.sqrt(24), rel=0.1)
+    assert row.interval() == (low, high)
+    assert row_of("lower", NEAR_VAE, ours=[1.0], vae=[0.0]).interval() is None
+    alone = row_of("lower", Goal(1), ours=[1.0, math.nan, 3.0])
+    assert alone.interval() == (1, 3)
+    contest = Contest("x", [], rows=[row])
+    assert f"| x:  | {row.values[OURS]:.2f} | {low:.2f} to {high:.2f} | at most 1.3 of VAE's |" in tasks.goals_table(
+        [contest]
+    )
+    assert tasks.figures([contest], 24)["goals"][0]["interval"] == (low, high)
 
 
 def test_a_row_is_won_beyond_chance_only_where_most_clips_say_so() -> None:
@@ -213,7 +285,7 @@ def test_a_row_is_won_beyond_chance_only_where_most_clips_say_so() -> None:
     thirds = [1 / 3, 2 / 3, 1.0, 0.1]
     row = row_of("higher", ours=thirds * 3, old=sorted(thirds * 3))
     assert row.holds(OURS, OLD) and row.holds(OLD, OURS) and not row.leads(OLD, OURS)
-    assert not Row("", "lower", {OURS: 1.0, OLD: 2.0}).wins(OURS, OLD)  # nothing is known of the clips
+    assert not row_of("lower", ours=[1.0]).wins(OURS, OLD)  # nothing is known of the other
     assert not row_of("lower", ours=[1.0] * 4, old=[2.0] * 4).wins(OURS, OLD)  # four clips prove nothing
 
 
@@ -251,15 +323,62 @@ def test_a_contest_counts_what_it_measures() -> None:
     contest.row("jump", "lower", lambda v, _, __: tracks.jump(v, 0), Goal(0.1), without=(TRUTH,))
     assert math.isnan(contest.rows[1].values[TRUTH])
     assert tasks.goals([contest])[0][-1] is False
-    assert "| x: jump | 0.20 | at most 0.1 | no |" in tasks.goals_table([contest])
+    assert "| x: jump | 0.20 | 0.00 to 0.40 | at most 0.1 | no |" in tasks.goals_table([contest])
     assert "| jump | lower | – | 0.20 |" in tasks.table(contest)
 
 
 def test_held_out_clips_never_change() -> None:
     again = draw_specs(3)
     assert all(np.array_equal(draw(a), draw(b)) for a, b in zip(again, draw_specs(3), strict=True))
-    assert share_of(34, CYCLIC) == 12
-    assert share_of(2, CYCLIC) == 1
+
+
+def test_a_contest_has_whole_rounds_of_its_motions_but_for_small_runs() -> None:
+    assert [whole_rounds(clips, 6) for clips in (1, 2, 6, 7, 34)] == [1, 2, 6, 12, 36]
+
+
+@pytest.mark.parametrize(
+    "contest",
+    [
+        contests.image_to_video,
+        contests.start_end,
+        contests.keyframes,
+        contests._forwards,
+        contests._backwards,
+        contests._chain,
+        contests.complete,
+        contests.transition,
+        contests._loop_of_clip,
+        contests._loop_of_picture,
+        contests._loop_of_words,
+        contests.restyle,
+    ],
+)
+def test_every_contest_has_two_dozen_clips_by_default(contest, tmp_path, monkeypatch) -> None:
+    class Begun(Exception):
+        pass
+
+    def make_all(self, task, specs, timelines, *_, **__):
+        assert len(specs) == len(timelines)
+        raise Begun(len(specs), {spec.motion for spec in specs})
+
+    monkeypatch.setattr(Bench, "make_all", make_all)
+    monkeypatch.setattr(Bench, "picture", lambda *_: Given(path="x.png"))
+    monkeypatch.setattr(Bench, "clip", lambda _, frames: Given(path="x.mp4", frames=len(frames)))
+    with pytest.raises(Begun) as begun:
+        contest(bench_of(FakeBackbone(), tmp_path, 34))
+    count, motions = begun.value.args
+    assert 24 <= count <= 36 and count % len(motions) == 0
+
+
+def test_slopes_have_two_dozen_pairs_by_default(tmp_path, monkeypatch) -> None:
+    seen = View.of(draw(moving(0.4)))
+    monkeypatch.setattr(View, "of", lambda _: seen)
+    monkeypatch.setattr(Bench, "picture", lambda *_: Given(path="x.png"))
+    monkeypatch.setattr(Bench, "make", lambda *_: None)
+    monkeypatch.setattr(Bench, "rebuilt", lambda *_: None)
+    for row in contests._slopes(bench_of(FakeBackbone(), tmp_path, 34)):
+        assert set(row.clips) == {TRUTH, VAE, OURS, OLD}
+        assert all(len(values) >= 24 and len(values) % 4 == 0 for values in row.clips.values())
 
 
 def test_kept_frames_are_put_back() -> None:
@@ -270,11 +389,14 @@ def test_kept_frames_are_put_back() -> None:
 # --- whole runs ------------------------------------------------------------------------------------------------------
 
 
+def bench_of(backbone: FakeBackbone, folder: Path, clips: int) -> Bench:
+    card = ModelCard(id="fake", title="", summary="", licence="", folder=None, spec=backbone.spec, tasks=tuple(TASKS))
+    return Bench(card, backbone, folder, clips, steps=1)
+
+
 @pytest.fixture(scope="module")
 def fake(tmp_path_factory):
-    backbone = FakeBackbone()
-    card = ModelCard(id="fake", title="", summary="", licence="", folder=None, spec=backbone.spec, tasks=tuple(TASKS))
-    return Bench(card, backbone, tmp_path_factory.mktemp("clips"), 2, steps=1)
+    return bench_of(FakeBackbone(), tmp_path_factory.mktemp("clips"), 2)
 
 
 @pytest.mark.parametrize("task", CONTESTS)
@@ -283,6 +405,8 @@ def test_every_contest_runs_and_the_truth_gets_full_marks(task: str, fake: Bench
         assert {TRUTH, VAE, OURS} <= set(contest.columns)
         sizes = {len(v.frames) for views in contest.columns.values() for v in views}
         assert len(sizes) == 1
+        # Only a prompt does not tell the way of its clip.
+        assert ("spread as truth" in {row.better for row in contest.rows}) == (contest.name == "loop of words")
         for row in contest.rows:
             truth = row.values[TRUTH]
             if row.what.startswith(("shape", "colour", "direction", "motion")):
@@ -300,9 +424,38 @@ def test_the_gap_is_black_in_the_file(fake: Bench, monkeypatch) -> None:
     assert all(frames[13:25].max() == 0 and frames[12].max() > 0 and frames[25].max() > 0 for frames in given)
 
 
-def test_json_in_no_folder_is_refused_before_the_work(tmp_path) -> None:
-    with pytest.raises(UserError, match="no folder"):
-        tasks.main(["--json", str(tmp_path / "nowhere" / "x.json")])
+@pytest.mark.parametrize("bench", [tasks, quality])
+def test_what_cannot_be_written_is_refused_before_the_work(bench, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(bench, "open_bench" if bench is tasks else "measure", lambda *_: pytest.fail("has begun"))
+    (tmp_path / "file").write_text("mine")
+    for option, path, said in (
+        ("--json", tmp_path / "nowhere" / "x.json", "no folder"),
+        ("--json", tmp_path, "is a folder"),
+        ("--pictures", tmp_path / "file", "not a folder"),
+        ("--pictures", tmp_path / "file" / "below", "not a folder"),
+    ):
+        with pytest.raises(UserError, match=said):
+            bench.main([option, str(path)])
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_figures_of_tasks_that_were_measured_apart_can_be_joined(fake: Bench, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tasks, "open_bench", lambda *_: fake)
+
+    def measured(*chosen: str) -> dict:
+        file = tmp_path / "figures.json"
+        tasks.main(["--clips", "2", *(w for task in chosen for w in ("--only", task)), "--json", str(file)])
+        return json.loads(file.read_text())
+
+    parts = [measured("image-to-video"), measured("keyframes", "keyframes")]
+    joined = [
+        Contest(name, [], rows=[Row(**row | {"goal": row["goal"] and Goal(**row["goal"])}) for row in rows])
+        for part in parts
+        for name, rows in part["contests"].items()
+    ]
+    again = json.loads(json.dumps(tasks.figures(joined, 2)))
+    assert repr(again) == repr(measured("image-to-video", "keyframes"))  # as text: NaN equals NaN
+    assert len(again["goals"]) == sum(len(part["goals"]) for part in parts) - 1  # the last is the share of all rows
 
 
 @pytest.mark.slow
@@ -316,4 +469,4 @@ def test_mini_extends_better_than_replacement(tmp_path, capsys) -> None:
     assert rows["direction cosine over 6 frames"][OURS] >= 0.9
     assert rows["centre error at +12, px"][OURS] < rows["centre error at +12, px"]["restart"]
     assert (tmp_path / "extend-forwards.png").is_file()
-    assert "| goal | reached | asked | met |" in capsys.readouterr().out
+    assert "| goal | reached | 90 % interval | asked | met |" in capsys.readouterr().out
