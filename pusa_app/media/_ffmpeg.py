@@ -147,22 +147,24 @@ def disk_is_full(log: str) -> bool:
 
 
 class LogReader:
-    """Drains the standard error of a process, so that it never blocks, and keeps the beginning of it."""
+    """Drains the standard error of a process, so that it never blocks, and keeps its beginning and its end."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stderr is not None
-        self._kept = bytearray()
+        self._first, self._last = b"", b""
         self._thread = threading.Thread(target=self._drain, args=(process.stderr,), daemon=True)
         self._thread.start()
 
     def text(self) -> str:
         """The log, once the process has ended."""
         self._thread.join(timeout=5)
-        return self._kept.decode("utf-8", errors="replace")
+        return (self._first + self._last).decode("utf-8", errors="replace")
 
     def _drain(self, stream: IO[bytes]) -> None:
         try:
             while chunk := stream.read(4096):
-                self._kept += chunk[: MAX_LOG_BYTES - len(self._kept)]
+                room = MAX_LOG_BYTES - len(self._first)
+                self._first += chunk[:room]
+                self._last = (self._last + chunk[room:])[-MAX_LOG_BYTES:]
         except ValueError:
             pass  # the stream was closed under us: the process is gone

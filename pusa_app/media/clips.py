@@ -15,6 +15,7 @@ import numpy as np
 from pusa_app.errors import MediaError
 from pusa_app.media import _ffmpeg
 from pusa_app.media._files import StrPath, label, readable_file
+from pusa_app.media._look import LOOK, SWS, Look, can_convert, parse_look, to_srgb
 from pusa_app.media.fit import Fit, Focus, Frames, scaled_size
 
 MAX_CLIP_PIXELS = 4096 * 2304
@@ -28,8 +29,6 @@ LOAD_TIMEOUT = 300.0
 RECIPE_KEY = "pusa_recipe"
 _MAX_TAG_BYTES = 16_000_000
 _MAX_LISTING_BYTES = 16_000_000  # ten minutes at 240 frames a second are 9 MB
-# Without these, ffmpeg's fast paths shift colours by a level or two and halve the resolution of chroma.
-SWS = "flags=lanczos+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 
 @dataclass(frozen=True)
@@ -44,13 +43,22 @@ class ClipInfo:
 
 
 def check_clip(path: StrPath) -> ClipInfo:
-    """List the clip's frames and decode the first. Raises MediaError when it is no clip, damaged or over a limit."""
+    """List the clip's frames and decode the first.
+
+    Raises MediaError when it is no clip, damaged, over a limit, or HDR that this ffmpeg cannot bring to sRGB.
+    """
     file = readable_file(path, "clip")
     name = label(path)
     if os.path.getsize(file) > MAX_CLIP_BYTES:
         raise MediaError(f"{name} is too large: use a clip of less than {MAX_CLIP_BYTES // 10**9} GB.")
     first = listing(name, file, ["-frames:v", "1"], CHECK_TIMEOUT)
     width, height = _shown_size(name, first)
+    look = clip_look(file)
+    if look is not None and look.hdr and not can_convert():
+        raise MediaError(
+            f"{name} is an HDR clip, and this ffmpeg has no zscale and tonemap to read it with: export it as SDR, or "
+            "unset IMAGEIO_FFMPEG_EXE to use the ffmpeg that comes along."
+        )
     packets = listing(name, file, ["-c", "copy", "-frames:v", str(MAX_CLIP_FRAMES + 1)], CHECK_TIMEOUT, strict=True)
     times = _times(name, packets)
     if len(times) > MAX_CLIP_FRAMES:
@@ -89,7 +97,8 @@ def load_clip(
     """`num_frames` frames from frame `start` on, counted at `fps`: uint8 (num_frames, height, width, 3).
 
     The clip is brought to `fps` by dropping or repeating frames. The whole clip up to the last wanted frame is decoded,
-    since frame numbers are exact only so. Raises MediaError as `check_clip`, and when the clip is too short.
+    since frame numbers are exact only so. HDR and wide-gamut clips are brought to sRGB; of all others nothing but the
+    size is changed. Raises MediaError as `check_clip`, and when the clip is too short.
     """
     # max: a length that is none is refused by the stream, in its words.
     chunk = max(num_frames, 1)
@@ -134,6 +143,7 @@ def stream_clip(
     filters = [
         _at_rate(fps),
         f"trim=start_frame={start}:end_frame={start + limit}",
+        *in_srgb(path, inner),
         f"scale={inner[0]}:{inner[1]}:{SWS}",
         # Before the crop: in yuv420p ffmpeg would move the box to an even pixel.
         "format=rgb24",
@@ -154,8 +164,9 @@ def read_frames(path: StrPath) -> Frames:
 
 def stream_frames(path: StrPath, info: ClipInfo, chunk: int = 16) -> Generator[Frames, None, None]:
     """The frames of `read_frames` in pieces of `chunk` frames, for a clip that `check_clip` gave `info` for."""
-    filters = [f"scale={info.width}:{info.height}:{SWS}", "format=rgb24"]
-    return _decode(label(path), path, filters, (info.width, info.height), info.num_frames, chunk)
+    size = info.width, info.height
+    filters = [*in_srgb(path, size), f"scale={info.width}:{info.height}:{SWS}", "format=rgb24"]
+    return _decode(label(path), path, filters, size, info.num_frames, chunk)
 
 
 def read_recipe_text(path: StrPath) -> str:
@@ -182,6 +193,17 @@ def rate(fps: float) -> str:
     """A frame rate as the exact fraction that ffmpeg counts in: 24 -> "24/1", 29.97002997 -> "30000/1001"."""
     fraction = Fraction(fps).limit_denominator(1001)
     return f"{fraction.numerator}/{fraction.denominator}"
+
+
+def clip_look(path: StrPath) -> Look | None:
+    """The first frame of a clip as it is stored; None when ffmpeg does not say. Raises MediaError as `check_clip`."""
+    status = readable_file(path, "clip").stat()
+    return _look_at(os.path.abspath(path), (status.st_mtime_ns, status.st_size))
+
+
+def in_srgb(path: StrPath, size: tuple[int, int]) -> list[str]:
+    """The filters of `to_srgb` for a clip that `check_clip` took; whoever reads its pictures puts them first."""
+    return to_srgb(clip_look(path), size)
 
 
 def _at_rate(fps: float) -> str:
@@ -241,10 +263,26 @@ def _enough(
 @functools.lru_cache(maxsize=64)
 def _count_frames(path: str, fps: float, version: tuple[int, int]) -> int:
     """`version` (time of change, size) makes a file that was replaced another one."""
-    check_clip(path)
+    info = check_clip(path)
     small = ["-vf", f"{_at_rate(fps)},scale=16:16", "-fps_mode", "passthrough"]
     output = listing(label(path), path, small, LOAD_TIMEOUT)
+    # Half a frame or less rounds to none; `check_clip` has seen that there are pictures.
+    if info.seconds * fps < 1 and not _rows(output):
+        raise MediaError(
+            f"{label(path)} lasts {info.seconds:.2g} s, less than one frame at {fps:g} frames a second: "
+            "use a longer clip, or a picture."
+        )
     return len(_times(label(path), output))
+
+
+@functools.lru_cache(maxsize=64)
+def _look_at(path: str, version: tuple[int, int]) -> Look | None:
+    """`version` as in `_count_frames`."""
+    arguments = [*_ffmpeg.untrusted_input(path, MAX_CLIP_PIXELS), *LOOK]
+    output = _ffmpeg.run(arguments, timeout=CHECK_TIMEOUT, max_bytes=0)
+    if not output.ok:
+        raise explain(label(path), output, CHECK_TIMEOUT)
+    return parse_look(output.log)
 
 
 def listing(name: str, path: StrPath, arguments: list[str], timeout: float, strict: bool = False) -> str:
@@ -308,10 +346,14 @@ def _shown_size(name: str, text: str) -> tuple[int, int]:
 def _times(name: str, text: str) -> list[tuple[Fraction, Fraction]]:
     """Start and duration of each frame in seconds, in the order of the file."""
     base = _header(text, "tb")
-    rows = re.findall(r"^0, *-?\d+, *(-?\d+), *(\d+),", text, re.MULTILINE)
+    rows = _rows(text)
     if not rows:
         raise MediaError(f"{name} has no frames in it: copy or export it again.")
     return [(int(start) * base, int(length) * base) for start, length in rows]
+
+
+def _rows(text: str) -> list[tuple[str, str]]:
+    return re.findall(r"^0, *-?\d+, *(-?\d+), *(\d+),", text, re.MULTILINE)
 
 
 def _parse_tags(text: str) -> dict[str, str]:

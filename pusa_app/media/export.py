@@ -16,12 +16,13 @@ from pusa_app.errors import MediaError
 from pusa_app.media import _ffmpeg
 from pusa_app.media._convert import NO_TAGS, convert, failure
 from pusa_app.media._files import StrPath, atomic_output, label, readable_file, scratch_folder, writing
+from pusa_app.media._look import SWS
 from pusa_app.media.clips import (
     CHECK_TIMEOUT,
     MAX_CLIP_PIXELS,
-    SWS,
     ClipInfo,
     check_clip,
+    in_srgb,
     listing,
     read_recipe_text,
     stream_frames,
@@ -82,7 +83,7 @@ def export_clip(
             _copy(file, label(out), part, text)
         else:
             size = _size(info, width, even=kind == "mp4")
-            coding = _h264(size, crf) if kind == "mp4" else _vp9(size, crf)
+            coding = _h264(file, size, crf) if kind == "mp4" else _vp9(file, size, crf)
             _with_tags(file, label(out), part, text, coding)
 
 
@@ -128,19 +129,24 @@ def _recipe_of(file: Path) -> str | None:
         return None  # the clip was checked: there is none
 
 
-def _h264(size: tuple[int, int], crf: int) -> list[str]:
-    scale = f"scale={size[0]}:{size[1]}:out_color_matrix=bt709:out_range=tv:{SWS},setsar=1"
+def _to_bt709(file: Path, size: tuple[int, int]) -> str:
+    scale = f"scale={size[0]}:{size[1]}:out_color_matrix=bt709:out_range=tv:{SWS}"
+    return ",".join([*in_srgb(file, size), scale, "setsar=1"])
+
+
+def _h264(file: Path, size: tuple[int, int], crf: int) -> list[str]:
     return [
-        *("-vf", scale, "-pix_fmt", "yuv420p", *BT709, "-fps_mode", "passthrough", "-enc_time_base", "demux"),
+        *("-vf", _to_bt709(file, size), "-pix_fmt", "yuv420p", *BT709),
+        *("-fps_mode", "passthrough", "-enc_time_base", "demux"),
         *("-c:v", "libx264", "-preset", "medium", "-crf", str(crf), "-threads", ENCODER_THREADS),
         *("-movflags", "+faststart+use_metadata_tags", "-f", "mp4"),
     ]
 
 
-def _vp9(size: tuple[int, int], crf: int) -> list[str]:
-    scale = f"scale={size[0]}:{size[1]}:out_color_matrix=bt709:out_range=tv:{SWS},setsar=1"
+def _vp9(file: Path, size: tuple[int, int], crf: int) -> list[str]:
     return [
-        *("-vf", scale, "-pix_fmt", "yuv420p", *BT709, "-fps_mode", "passthrough", "-enc_time_base", "demux"),
+        *("-vf", _to_bt709(file, size), "-pix_fmt", "yuv420p", *BT709),
+        *("-fps_mode", "passthrough", "-enc_time_base", "demux"),
         # A bit rate of 0 makes it the crf alone that decides.
         *("-c:v", "libvpx-vp9", "-crf", str(crf), "-b:v", "0", "-deadline", "good", "-cpu-used", "3"),
         *("-threads", ENCODER_THREADS, "-f", "webm"),
@@ -168,7 +174,8 @@ def _with_tags(file: Path, name: str, part: Path, text: str | None, coding: list
 
 def _gif(file: Path, name: str, part: Path, info: ClipInfo, text: str | None, size: tuple[int, int]) -> None:
     rate = f"fps={_MAX_GIF_RATE}:round=near," if info.fps > _MAX_GIF_RATE else ""
-    fitted = f"setpts=PTS-STARTPTS,{rate}scale={size[0]}:{size[1]}:{SWS},setsar=1,format=rgb24"
+    scale = ",".join([*in_srgb(file, size), f"scale={size[0]}:{size[1]}:{SWS}"])
+    fitted = f"setpts=PTS-STARTPTS,{rate}{scale},setsar=1,format=rgb24"
     source = _ffmpeg.untrusted_input(file, MAX_CLIP_PIXELS)
     # Two runs: in one, ffmpeg would hold all frames until it has seen the last colour.
     with scratch_folder(None) as folder:

@@ -99,12 +99,16 @@ def _fit(image: Image.Image, target: tuple[int, int], fit: Fit, focus: Focus) ->
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         return _deep_grey_to_rgb(image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        flat = Image.new("RGBA", rgba.size, (*_BACKGROUND, 255))
-        flat.alpha_composite(rgba)
-        return flat.convert("RGB")
-    return _to_srgb(image) or image.convert("RGB")
+    profile = image.info.get("icc_profile")
+    if not image.has_transparency_data:
+        return _to_srgb(image.convert("RGB") if image.mode == "P" else image, profile)
+    rgba = image.convert("RGBA")
+    # A profile says what the colours are, not how much of them there is.
+    shown = _to_srgb(image.getchannel(0) if image.mode in ("L", "LA") else rgba.convert("RGB"), profile)
+    shown.putalpha(rgba.getchannel("A"))
+    flat = Image.new("RGBA", rgba.size, (*_BACKGROUND, 255))
+    flat.alpha_composite(shown)
+    return flat.convert("RGB")
 
 
 def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
@@ -118,16 +122,15 @@ def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey).convert("RGB")
 
 
-def _to_srgb(image: Image.Image) -> Image.Image | None:
-    """The picture through its colour profile (phones: Display P3; print: CMYK); None without a usable one."""
-    profile = image.info.get("icc_profile")
-    if not isinstance(profile, bytes) or len(profile) > _MAX_PROFILE_BYTES or image.mode not in ("RGB", "CMYK"):
-        return None
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return None
+def _to_srgb(image: Image.Image, profile: object) -> Image.Image:
+    """RGB, through the colour profile where there is one that fits (phones: Display P3; print: CMYK; scans: grey)."""
+    if isinstance(profile, bytes) and len(profile) <= _MAX_PROFILE_BYTES and image.mode in ("RGB", "CMYK", "L"):
+        with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            shown = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            if shown is not None:
+                return shown
+    return image.convert("RGB")
 
 
 @contextlib.contextmanager

@@ -6,24 +6,20 @@ that a result keeps are promised as they were decoded from what the user gave.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from pusa_app.errors import MediaError
-from pusa_app.media import _ffmpeg
 from pusa_app.media._convert import NO_TAGS, convert
 from pusa_app.media._files import StrPath, atomic_output, label, writing
+from pusa_app.media._look import SWS
 from pusa_app.media.clips import (
-    CHECK_TIMEOUT,
     MAX_CLIP_FRAMES,
-    MAX_CLIP_PIXELS,
     MAX_CLIP_SECONDS,
-    SWS,
     ClipInfo,
     check_clip,
+    clip_look,
     listing,
     read_recipe_text,
 )
@@ -38,15 +34,6 @@ _H264_FORMATS = {
     *("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray"),
     *("yuv420p10le", "yuv422p10le", "yuv444p10le", "gray10le"),
 }
-
-
-@dataclass(frozen=True)
-class _Look:
-    """A clip's first frame as it is decoded, upright: pixel format, width and height."""
-
-    format: str
-    width: int
-    height: int
 
 
 def take_image(source: StrPath, out: StrPath) -> ImageInfo:
@@ -112,7 +99,7 @@ def _remuxed(source: StrPath, out: StrPath, part: Path) -> bool:
 
 
 def _encoded(source: StrPath, out: StrPath, part: Path) -> None:
-    look = _look_at(source)
+    look = clip_look(source)
     coding = ["-c:v", "ffv1", "-level", "3", "-g", "1"]
     scale = []
     if look is not None:
@@ -121,6 +108,9 @@ def _encoded(source: StrPath, out: StrPath, part: Path) -> None:
         if look.format in _H264_FORMATS and look.width % 2 == look.height % 2 == 0:
             # No B-frames: times need no edit list. qp instead of crf: 10 bits are lossless at it too.
             coding = ["-c:v", "libx264", "-preset", "ultrafast", "-qp", "0", "-bf", "0", "-pix_fmt", look.format]
+        elif look.half_told:
+            # For pictures that do not carry their colours themselves, ffmpeg would note all of them or none.
+            coding += ["-movflags", "+write_colr"]
     arguments = [
         *("-map", "0:V:0", *NO_TAGS, *BITEXACT, *scale, *coding, "-threads", ENCODER_THREADS),
         # Every frame at its own time, counted in the units of the source.
@@ -132,14 +122,3 @@ def _encoded(source: StrPath, out: StrPath, part: Path) -> None:
     # ffmpeg ends without a word when it reaches the limit.
     if part.stat().st_size >= MAX_COPY_BYTES:
         raise MediaError(f"{label(source)} is too long or too large: cut it to the part that is needed.")
-
-
-def _look_at(source: StrPath) -> _Look | None:
-    """None when ffmpeg says so much about the file that its frame does not come up."""
-    arguments = ["-map", "0:V:0", "-vf", "showinfo", "-frames:v", "1", "-loglevel", "info", "-f", "null", "pipe:1"]
-    output = _ffmpeg.run(
-        [*_ffmpeg.untrusted_input(source, MAX_CLIP_PIXELS), *arguments], timeout=CHECK_TIMEOUT, max_bytes=0
-    )
-    found = re.findall(r"^\[Parsed_showinfo\S* @ \S+\] n: .* fmt:(\w+) .* s:(\d+)x(\d+) ", output.log, re.MULTILINE)
-    # The last: before it stand the file's own words, which could look the same.
-    return _Look(found[-1][0], int(found[-1][1]), int(found[-1][2])) if found else None

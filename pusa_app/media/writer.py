@@ -17,7 +17,8 @@ from PIL import Image
 from pusa_app.errors import MediaError
 from pusa_app.media import _ffmpeg
 from pusa_app.media._files import StrPath, atomic_output, label, writing
-from pusa_app.media.clips import RECIPE_KEY, SWS, rate
+from pusa_app.media._look import SWS
+from pusa_app.media.clips import RECIPE_KEY, rate
 from pusa_app.media.fit import Frames
 
 DEFAULT_QUALITY = 12

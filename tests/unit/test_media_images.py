@@ -149,13 +149,60 @@ def test_a_colour_profile_is_honoured_and_a_broken_one_ignored(tmp_path: Path) -
     quarters().save(tmp_path / "broken.png", icc_profile=b"not a profile")
     assert close(corners(load_image(tmp_path / "same.png", 32, 32)), QUARTERS, 1)
     assert close(corners(load_image(tmp_path / "broken.png", 32, 32)), QUARTERS)
-    # Swapped primaries, as a profile that must show: red and blue change places.
-    tags = bytearray(srgb)
+
+
+def swapped_primaries() -> bytes:
+    """A profile that must show: red and blue change places."""
+    tags = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     red, blue = tags.find(b"rXYZ"), tags.find(b"bXYZ")
     tags[red : red + 4], tags[blue : blue + 4] = b"bXYZ", b"rXYZ"
-    quarters().save(tmp_path / "swapped.png", icc_profile=bytes(tags))
-    loaded = corners(load_image(tmp_path / "swapped.png", 32, 32))
-    assert loaded[0, 0, 2] > 200 > loaded[0, 0, 0]
+    return bytes(tags)
+
+
+def grey_profile(gamma: float) -> bytes:
+    """The smallest profile of a grey picture: one curve, a white point."""
+    d50 = struct.pack(">3i", 63190, 65536, 54061)
+    white = b"XYZ \0\0\0\0" + d50
+    curve = b"curv\0\0\0\0" + struct.pack(">IHH", 1, round(gamma * 256), 0)
+    start = 128 + 4 + 2 * 12
+    tags = struct.pack(">I4sII4sII", 2, b"wtpt", start, 20, b"kTRC", start + 20, 14)
+    size = start + len(white) + len(curve)
+    head = struct.pack(
+        ">I4sI4s4s4s12x4s28x3i48x", size, b"", 0x02400000, b"mntr", b"GRAY", b"XYZ ", b"acsp", 63190, 65536, 54061
+    )
+    return head + tags + white + curve
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "P, one colour transparent"])
+def test_a_colour_profile_counts_in_every_mode(tmp_path: Path, mode: str) -> None:
+    image = quarters().quantize(8) if mode.startswith("P") else quarters().convert(mode)
+    more = {"transparency": bytes([255] * 7 + [0])} if mode.endswith("transparent") else {}
+    image.save(tmp_path / "a.png", icc_profile=swapped_primaries(), **more)
+    with Image.open(tmp_path / "a.png") as saved:
+        assert saved.mode == mode.split(",", 1)[0]
+        assert saved.has_transparency_data == (mode not in ("RGB", "P"))
+    loaded = corners(load_image(tmp_path / "a.png", 32, 32))
+    assert close(loaded[0, 0], (10, 10, 250), 12), "red is blue"
+    assert close(loaded[1, 0], (250, 10, 10), 12), "and blue is red"
+
+
+def test_what_is_transparent_keeps_its_share_under_a_profile(tmp_path: Path) -> None:
+    image = Image.new("RGBA", (8, 8), (250, 10, 10, 128))
+    image.paste((250, 10, 10, 0), (4, 0, 8, 8))
+    image.save(tmp_path / "a.png", icc_profile=swapped_primaries())
+    loaded = load_image(tmp_path / "a.png", 8, 8)
+    assert close(loaded[4, 1], (132, 132, 252), 8)
+    assert close(loaded[4, 6], (255, 255, 255))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_a_profile_of_grey_is_honoured(tmp_path: Path, mode: str) -> None:
+    Image.new("L", (8, 8), 128).convert(mode).save(tmp_path / "a.png", icc_profile=grey_profile(1.0))
+    # Half the light, where the number alone would be a fifth of it.
+    assert close(load_image(tmp_path / "a.png", 8, 8), 188, 2)
+    # A profile of colours on a grey picture: grey stays grey.
+    Image.new("L", (8, 8), 128).convert(mode).save(tmp_path / "b.png", icc_profile=swapped_primaries())
+    assert close(load_image(tmp_path / "b.png", 8, 8), 128, 2)
 
 
 def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:

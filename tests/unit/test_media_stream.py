@@ -64,6 +64,23 @@ def test_any_part_at_any_rate_is_the_same_as_loaded(
     assert np.array_equal(np.concatenate(list(pieces)), loaded)
 
 
+@pytest.mark.parametrize("fps", [25, 30, 60])
+def test_a_clip_shorter_than_a_frame_says_so(tmp_path: Path, fps: int) -> None:
+    path = write(tmp_path / "a.mp4", 1, fps)
+    assert check_clip(path).num_frames == 1
+    said = (
+        rf"^a\.mp4 lasts {1 / fps:.2g} s, less than one frame at 12 frames a second: use a longer clip, or a picture\.$"
+    )
+    for read in (
+        lambda: count_frames(path, 12),
+        lambda: load_clip(path, 32, 32, fps=12, num_frames=1),
+        lambda: list(stream_clip(path, 32, 32, fps=12)),
+    ):
+        with pytest.raises(MediaError, match=said):
+            read()
+    assert count_frames(path, fps) == 1
+
+
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "webm", "avi", "gif"])
 @pytest.mark.parametrize("fps", [12.5, 24, 5])
 def test_the_count_is_what_can_be_loaded_and_no_frame_more(tmp_path: Path, clip: Path, ending: str, fps: float) -> None:
