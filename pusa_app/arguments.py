@@ -449,8 +449,6 @@ def _given(options: argparse.Namespace, task: Task, spec: BackboneSpec) -> dict[
         else:
             start, stop = getattr(options, f"{name}_range") or (0, None)
             found[name] = given_clip(file, spec.fps, noise=noise, start=start, stop=stop)
-    if task.name == "loop" and {"image", "clip"} <= set(found):
-        raise RecipeError("A loop goes around a picture or leads a clip back: give --image or --clip, not both.")
     return found
 
 

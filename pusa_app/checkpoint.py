@@ -212,11 +212,6 @@ class FinishedCells:
         self._path, self._version = None if state_path is None else _cells_path(state_path), version
         self._cells = {} if self._path is None else _read_cells(self._path)
 
-    @property
-    def paths(self) -> set[Path]:
-        """The videos that must not be removed."""
-        return {Path(cell.path) for cell in self._cells.values()}
-
     def find(self, recipe: Recipe, path: Path, inside: str | None) -> int:
         """The frames of the video at `path` when it is that of the recipe, unchanged and with that inside; else 0."""
         if self._path is None:

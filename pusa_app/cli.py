@@ -222,9 +222,10 @@ def _generate(options: argparse.Namespace) -> int:
 
 def _warn(recipe: Recipe) -> None:
     """What will probably not look well is said before the work begins."""
+    from pusa_app.media import count_frames
     from pusa_app.timeline import advise
 
-    for warning in advise(recipe.task, recipe.timeline).warnings:
+    for warning in advise(recipe.task, recipe.timeline, recipe.options, count_frames).warnings:
         _complain(f"Note: {warning}", OK)
 
 
@@ -255,11 +256,11 @@ def _read_work(path: Path) -> Recipe | Sweep:
 
 
 def _beside(work: Work, folder: Path) -> Work:
-    """Finds sources that are named as seen from the video's folder, which is how the page writes them."""
+    """Finds sources that are named as seen from the video's folder; older videos name them as they were typed."""
 
     def found(path: str) -> str:
         # os.path: a name that no file system takes is just not there.
-        return path if os.path.exists(path) or not os.path.exists(folder / path) else str(folder / path)
+        return str(folder / path) if os.path.exists(folder / path) else path
 
     return work.with_paths(found)
 
@@ -281,8 +282,9 @@ def _render(recipe: Recipe, out: Path) -> None:
     """Render to `out`, in this process; the model stays loaded for the next one of a batch."""
     with _rendering(recipe, out) as (backbone, show):
         from pusa_app.render import render
+        from pusa_app.worker import seen_from
 
-        render(recipe, backbone, show, out=out)
+        render(recipe, backbone, show, out=out, embed=seen_from)
 
 
 @contextlib.contextmanager
@@ -402,12 +404,13 @@ def _sweep(options: argparse.Namespace) -> int:
     sweep = _sweep_from(options)
     out = checked_out(options.out, sweep)
     from pusa_app.studio import check_sweep
-    from pusa_app.sweep import check_out, render_sweep
+    from pusa_app.sweep import check_out, render_sweep, state_of
+    from pusa_app.worker import seen_from
 
     check_out(sweep, out)
     check_sweep(sweep)
     with _rendering(sweep, out) as (backbone, show):
-        result = render_sweep(sweep, backbone, show, out=out)
+        result = render_sweep(sweep, backbone, show, out=out, embed=seen_from, state_path=state_of(out))
     failed = [cell for cell in result.cells if cell.path is None]
     for cell in failed:
         _complain(f"{', '.join(cell.labels)}: {cell.problem}", BROKEN)

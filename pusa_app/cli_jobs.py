@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -43,12 +44,21 @@ def add_parser(commands: Any) -> None:
 def submit(recipe: Recipe) -> int:
     """Queue a recipe; prints its id and, last, where its video will be."""
     with _reached() as program:
-        job = program.ask("submit", recipe=recipe.to_json())
+        job = program.ask("submit", recipe=_in_full(recipe).to_json())
         if _is_own(program):
             print("No Pusa Studio runs: the video waits for `python app.py` or `jobs resume`.", file=sys.stderr)
     print(job["id"])
     print(job["out"])
     return OK
+
+
+def _in_full(recipe: Recipe) -> Recipe:
+    """The recipe with full paths: the program that reads its files may run in another folder."""
+    loras = (
+        lora if lora.named else lora.model_copy(update={"path": os.path.abspath(os.path.expanduser(lora.path))})
+        for lora in recipe.loras
+    )
+    return recipe.with_paths(os.path.abspath).model_copy(update={"loras": tuple(loras)})
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -30,7 +30,7 @@ from pusa_app.expectations import Expectations, recipes_of, work_of
 from pusa_app.jobs import EventLog, InlineRunner, Job, JobStore, Runner, Supervisor, new_id
 from pusa_app.results import Results, words_of
 from pusa_app.settings import LOCAL, Settings
-from pusa_app.timeline import NoiseSchedule, Recipe, Sweep, plan_of
+from pusa_app.timeline import MAX_SEED, NoiseSchedule, Recipe, Sweep, plan_of
 
 if TYPE_CHECKING:
     from pusa_app.sweep import CellResult
@@ -123,6 +123,8 @@ class Studio:
         """Queue a recipe `count` times, with its seed and the ones that follow; all of them or none."""
         if not 1 <= count <= self.settings.max_seeds:
             raise RecipeError(f"{count} seeds cannot be made at once: use 1 to {self.settings.max_seeds}.")
+        if recipe.seed > MAX_SEED - (count - 1):
+            raise RecipeError(f"Seeds go up to {MAX_SEED}: begin with a lower one.")
         return self._submit([recipe.model_copy(update={"seed": recipe.seed + n}) for n in range(count)], owner, embed)
 
     def submit_sweep(self, sweep: Sweep, owner: str, *, embed: bool = True) -> Job:
@@ -163,13 +165,13 @@ class Studio:
             taken = self._results.take(works[0], folder)
             paths = dict(zip(works[0].paths, taken.paths, strict=True))
             jobs = []
-            for number, work in enumerate(works):
-                job_id = folder if number == 0 else new_id()
-                own = taken if number == 0 else work.with_paths(paths.__getitem__)
-                jobs.append(self._job(own, owner, id=job_id, folder=folder, embed=embed))
             try:
+                for number, work in enumerate(works):
+                    job_id = folder if number == 0 else new_id()
+                    own = taken if number == 0 else work.with_paths(paths.__getitem__)
+                    jobs.append(self._job(own, owner, id=job_id, folder=folder, embed=embed))
                 jobs = self._store.add(*jobs)
-            except StoreError:
+            except UserError:
                 self._results.remove_folder(folder)
                 raise
         return self._queued(jobs)
@@ -733,9 +735,9 @@ def _locked(settings: Settings) -> FileLock:
 
 
 def _needed(work: Recipe | Sweep) -> int:
-    recipe, cells = (work.recipe, len(work.cells())) if isinstance(work, Sweep) else (work, 1)
-    timeline = recipe.timeline
-    frames = sum(part.grid.num_frames for part in plan_of(recipe).parts)
+    recipes = [cell.recipe for cell in work.cells()] if isinstance(work, Sweep) else [work]
+    timeline, cells = recipes[0].timeline, len(recipes)  # all are of one size
+    frames = max(sum(part.grid.num_frames for part in plan_of(recipe).parts) for recipe in recipes)
     needed = media.needed_bytes(timeline.width, timeline.height, frames, cells)
     if not isinstance(work, Sweep):
         return needed

@@ -4,6 +4,7 @@ grid.mp4            the cells side by side, with the sweep's JSON inside
 grid.png            a few frames of each
 grid-cells/1-2.mp4  row 1, column 2: the video of a cell, with its recipe inside
 grid-cells/report.json   what became of each cell
+grid-cells/.state*       on the command line: what the next attempt need not make again, until all is done
 """
 
 from __future__ import annotations
@@ -82,13 +83,12 @@ def render_sweep(
     grid = grid_of(sweep)
     run = _Run(sweep, on_event, cancelled)
     finished = FinishedCells(state_path, backbone.version)
-    with _folder_of_cells(out, finished.paths) as folder:
+    with _folder_of_cells(out, _kept(sweep, out, finished, embed)) as folder:
         results, first_error = _make_cells(sweep, backbone, run, folder, finished, embed, state_path, fatal, log)
         if first_error is not None and all(result.path is None for result in results):
             raise first_error
     cells = [_opener(result, sweep) for result in results]
-    held = sweep if embed is None else embed(sweep, out.parent)
-    inside = None if held is None else held.to_json()
+    inside = _inside(sweep, out.parent, embed)
     count, fps = 0, sweep.recipe.timeline.grid.fps
     with (
         media.ClipWriter(out, grid.width, grid.height, fps, recipe_text=inside) as writer,
@@ -124,8 +124,13 @@ def grid_of(sweep: Sweep) -> media.Grid:
 
 
 def check_out(sweep: Sweep, out: Path) -> None:
-    """Raises RecipeError when a file of the sweep lies where it would be overwritten or removed."""
-    written, folder = [os.path.realpath(path) for path in (out, sheet_of(out))], os.path.realpath(cells_folder(out))
+    """Raises RecipeError when a file of the sweep, or a picture of no sweep, lies where it would be overwritten."""
+    sheet = sheet_of(out)
+    if os.path.lexists(sheet) and not out.exists() and not cells_folder(out).exists():
+        raise RecipeError(
+            f"The sweep {out.name} would overwrite {sheet.name}, which is not its own: choose another name."
+        )
+    written, folder = [os.path.realpath(path) for path in (out, sheet)], os.path.realpath(cells_folder(out))
     for path in sweep.paths:
         real = os.path.realpath(path)
         if real in written or os.path.dirname(real) == folder:
@@ -137,6 +142,11 @@ def check_out(sweep: Sweep, out: Path) -> None:
 def cells_folder(out: Path) -> Path:
     """Where the videos of the cells of a grid video lie."""
     return out.with_name(f"{out.stem}-cells")
+
+
+def state_of(out: Path) -> Path:
+    """Where the checkpoint of a sweep lies that is no job."""
+    return cells_folder(out) / ".state"
 
 
 def sheet_of(out: Path) -> Path:
@@ -192,8 +202,7 @@ def _make_cells(
         run.begin(number)
         path = folder / _name(sweep, number)
         try:
-            held = recipe if embed is None else embed(recipe, folder)
-            inside = None if held is None else held.to_json()
+            inside = _inside(recipe, folder, embed)
             if not (num_frames := finished.find(recipe, path, inside)):
                 state = checkpoint.cell_path(state_path, number)
                 clip = render(
@@ -216,6 +225,19 @@ def _make_cells(
             results.append(CellResult(labels, None, problems[path.name]))
             _report(folder, problems)
     return results, first_error
+
+
+def _inside(work: Recipe | Sweep, folder: Path, embed: Callable[[Any, Path], Any] | None) -> str | None:
+    """What a video of `work` in that folder holds."""
+    held = work if embed is None else embed(work, folder)
+    return None if held is None else held.to_json()
+
+
+def _kept(sweep: Sweep, out: Path, finished: FinishedCells, embed: Callable[[Any, Path], Any] | None) -> set[Path]:
+    """The videos that an earlier attempt at this very sweep has made."""
+    folder = cells_folder(out)
+    cells = ((recipe, folder / _name(sweep, number)) for number, (_, recipe) in enumerate(sweep.cells()))
+    return {path.absolute() for recipe, path in cells if finished.find(recipe, path, _inside(recipe, folder, embed))}
 
 
 @contextlib.contextmanager
@@ -336,4 +358,5 @@ __all__ = [
     "num_made",
     "render_sweep",
     "sheet_of",
+    "state_of",
 ]

@@ -180,7 +180,7 @@ class Worker:
         """Render to `out`; returns what is there."""
         from pusa_app.timeline import Sweep
 
-        embed = _seen_from if options.get("embed", True) else _nothing
+        embed = seen_from if options.get("embed", True) else _nothing
         state = Path(options["state"]) if options.get("state") else None
         if isinstance(work, Sweep):
             from pusa_app.sweep import render_sweep
@@ -387,15 +387,22 @@ def _save_sidecar(out: Path, work: Recipe | Sweep, made_with: dict[str, Any] | N
 
     path = sidecar_of(out)
     with media.atomic_output(path) as part, media.writing(path.name):
-        text = _seen_from(work, out.parent).to_json()
+        text = seen_from(work, out.parent).to_json()
         if made_with is not None:
             text = json.dumps({**json.loads(text), "made_with": made_with}, indent=2, ensure_ascii=False)
         part.write_text(text, encoding="utf-8")
 
 
-def _seen_from(work: Work, folder: Path) -> Work:
+def seen_from(work: Work, folder: Path) -> Work:
     """A recipe or a sweep with paths relative to a folder: a shared video must not tell where it was made."""
-    return work.with_paths(lambda path: os.path.relpath(path, folder)).with_bare_loras()
+
+    def seen(path: str) -> str:
+        try:
+            return os.path.relpath(path, folder)
+        except ValueError:  # Windows: no relative path leads to another drive
+            return os.path.abspath(path)
+
+    return work.with_paths(seen).with_bare_loras()
 
 
 def _nothing(work: Recipe | Sweep, folder: Path) -> None:

@@ -41,6 +41,7 @@ def own_presets(folder: Path) -> Own:
 def save_preset(folder: Path, preset: Preset, replace: bool = False) -> Path:
     """Write a user's preset to a file named after it: whole or not at all. Its files are not taken along.
 
+    Only a file that holds this very preset is ever replaced; where another one has the name, a number is put behind.
     Raises RecipeError when the name is taken (replace: by a built-in preset) or the folder cannot be written.
     """
     if preset.name in {p.name for p in presets()}:
@@ -51,7 +52,7 @@ def save_preset(folder: Path, preset: Preset, replace: bool = False) -> Path:
     if len(own) >= MAX_OWN and preset.name not in own:
         raise RecipeError(f"There are {MAX_OWN} presets already: delete one first.")
     text = preset.model_copy(update={"files": {}}).model_dump_json(indent=2, exclude_defaults=True)
-    path = folder / f"{preset.name}.json"
+    path = _file_of(folder, preset.name) or _free(folder, preset.name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, prefix=".", delete=False) as part:
@@ -72,15 +73,28 @@ def save_preset(folder: Path, preset: Preset, replace: bool = False) -> Path:
 
 def delete_preset(folder: Path, name: str) -> None:
     """Remove a user's preset by its name or title; raises RecipeError when there is none, or it cannot be removed."""
-    for file in _files(folder):
+    file = _file_of(folder, name_of(name))
+    if file is None:
+        raise RecipeError(f"There is no preset of yours called {name[:60]!r}.")
+    try:
+        file.unlink()
+    except OSError as error:
+        raise RecipeError(f"The preset cannot be deleted: {error.strerror or error}.") from None
+
+
+def _file_of(folder: Path, name: str) -> Path | None:
+    """The file of the preset with this name, of several the one that is shown; it need not be named after it."""
+    for file in sorted(_files(folder)):
         with contextlib.suppress(RecipeError):
-            if _read(file).name == name_of(name):
-                try:
-                    file.unlink()
-                except OSError as error:
-                    raise RecipeError(f"The preset cannot be deleted: {error.strerror or error}.") from None
-                return
-    raise RecipeError(f"There is no preset of yours called {name[:60]!r}.")
+            if _read(file).name == name:
+                return file
+    return None
+
+
+def _free(folder: Path, name: str) -> Path:
+    """A file name that nothing has."""
+    names = itertools.chain((name,), (f"{name}-{number}" for number in itertools.count(2)))
+    return next(path for name in names if not os.path.lexists(path := folder / f"{name}.json"))
 
 
 def _files(folder: Path) -> list[Path]:

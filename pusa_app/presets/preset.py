@@ -26,6 +26,7 @@ from pusa_app.timeline import (
     Given,
     ImageSource,
     Keyframe,
+    LoraChoice,
     Options,
     PresetAxis,
     Recipe,
@@ -104,13 +105,26 @@ class Placed(_Part):
 
 
 class RunSettings(_Part):
-    """How it is run; None is the model's own. length: as a share of the model's own length."""
+    """How it is run; None is the model's own, or what a recipe has already. length: as a share of the model's own.
+
+    loras and what follows are those of `Recipe`.
+    """
 
     length: float | None = Field(default=None, gt=0, le=100, allow_inf_nan=False)
     steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
     guidance: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
     schedule: ScheduleSpec | None = None
     color_match: bool | None = None
+    loras: tuple[LoraChoice, ...] | None = Field(default=None, max_length=16)
+    guidance_2: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
+    guidance_interval: tuple[Unit, Unit] | None = None
+    cache: Unit | None = None
+
+    @model_validator(mode="after")
+    def _interval_in_order(self) -> RunSettings:
+        if self.guidance_interval is not None and self.guidance_interval[0] > self.guidance_interval[1]:
+            raise ValueError("the guidance interval goes from its lower sigma to its higher one")
+        return self
 
     def num_frames(self, spec: BackboneSpec) -> int:
         """The length for a model, in frames."""

@@ -8,7 +8,7 @@ from pusa_app.errors import MediaError, RecipeError
 from pusa_app.models import ModelCard
 from pusa_app.presets.preset import Noises, Placed, Preset, name_of
 from pusa_app.presets.roles import given_of, roles_of
-from pusa_app.timeline import FrameGrid, Keyframe, Recipe, build, get_task
+from pusa_app.timeline import LATER_FIELDS, FrameGrid, Keyframe, Recipe, build, get_task
 
 
 def preset_from(recipe: Recipe, card: ModelCard, title: str, when: str = "") -> Preset:
@@ -21,13 +21,17 @@ def preset_from(recipe: Recipe, card: ModelCard, title: str, when: str = "") -> 
     spec, grid, options = card.spec, recipe.timeline.grid, recipe.options
     mine = [(role, keyframe) for role, keyframe, by_task in roles_of(recipe) if by_task]
     beside = [_as_placed(role, keyframe, grid) for role, keyframe, by_task in roles_of(recipe) if not by_task]
-    settings = {
+    settings: dict[str, Any] = {
         "length": None if grid.num_frames == spec.num_frames else grid.num_frames / spec.num_frames,
         "steps": None if recipe.steps == spec.steps else recipe.steps,
         "guidance": None if recipe.guidance == spec.guidance_for(recipe.task) else recipe.guidance,
         "schedule": None if recipe.schedule == spec.schedule else recipe.schedule,
         "color_match": None if recipe.color_match == get_task(recipe.task).color_match else recipe.color_match,
     }
+    # Few steps want the LoRA that they were chosen for.
+    for name in LATER_FIELDS:
+        if (value := getattr(recipe, name)) != Recipe.model_fields[name].default:
+            settings[name] = value
     optional = {ask.name for ask in get_task(recipe.task).asks if not ask.missing}
     fields = {
         "title": " ".join(title.split()),

@@ -11,7 +11,8 @@ import itertools
 from pydantic import BaseModel, ConfigDict
 
 from pusa_app.timeline.builders import LEAST_FREE
-from pusa_app.timeline.timeline import Keyframe, Timeline
+from pusa_app.timeline.options import Options
+from pusa_app.timeline.timeline import Keyframe, Length, Timeline
 
 
 class Band(BaseModel):
@@ -46,8 +47,12 @@ TEXTS: dict[str, str] = {
 }
 
 
-def advise(task: str, timeline: Timeline) -> Advice:
-    """The advice for a task's timeline as it is now."""
+def advise(task: str, timeline: Timeline, options: Options | None = None, length: Length | None = None) -> Advice:
+    """The advice for a task's timeline as it is now.
+
+    With the options, and with the length of a clip where it is used to its end, it also says what lies behind a gap and
+    is not seen. `length` may raise MediaError.
+    """
     bands = tuple(
         Band(slot=slot, low=low, high=high)
         for keyframe in timeline.keyframes
@@ -55,7 +60,8 @@ def advise(task: str, timeline: Timeline) -> Advice:
         if slot < timeline.grid.num_slots
         for low, high in (_range(task, keyframe, slot, timeline),)
     )
-    return Advice(bands=bands, text=TEXTS.get(task, ""), warnings=tuple(_warnings(timeline)))
+    unseen = _unseen(timeline, options.gap, length) if task == "complete" and options and options.gap else []
+    return Advice(bands=bands, text=TEXTS.get(task, ""), warnings=(*_warnings(timeline), *unseen))
 
 
 def _range(task: str, keyframe: Keyframe, slot: int, timeline: Timeline) -> tuple[float, float]:
@@ -90,6 +96,28 @@ def _warnings(timeline: Timeline) -> list[str]:
                 "or more."
             )
     return found
+
+
+def _unseen(timeline: Timeline, gap: tuple[int, int], length: Length | None) -> list[str]:
+    """That frames follow a gap and none of them is on the timeline."""
+    sources = [k.source for k in timeline.keyframes if k.source.kind == "clip"]
+    if not sources or any(source.start >= gap[1] for source in sources):
+        return []
+    stride, clip = timeline.grid.temporal_stride, sources[0]
+    end = clip.end or (length(clip.path, timeline.grid.fps) if length else 0)
+    behind = end - gap[1]
+    if behind < 1:
+        return []
+    if behind < stride:
+        follow = "frame follows" if behind == 1 else "frames follow"
+        return [
+            f"Only {behind} {follow} the gap, too few for the model to see: the picture may jump there. "
+            f"End the gap earlier, so that {stride} follow it."
+        ]
+    return [
+        "The model does not see what follows the gap: the picture may jump there. Make the gap shorter, or leave the "
+        "end of the clip on the timeline."
+    ]
 
 
 def _goes_on(before: Keyframe, after: Keyframe, stride: int) -> bool:

@@ -95,6 +95,8 @@ def transition(blank: Timeline, given: Mapping[str, Given], options: Options, no
 
 def loop(blank: Timeline, given: Mapping[str, Given], options: Options, noise: TaskNoise) -> Timeline:
     """A clip is bridged from its end to its start; a picture stands at both ends; words alone need no keyframe."""
+    if {"clip", "image"} <= set(given):
+        raise RecipeError("A loop goes around a picture or leads a clip back: give a picture or a clip, not both.")
     if "clip" in given:
         return transition(blank, {"clip": given["clip"], "clip_b": given["clip"]}, Options(), noise)
     if "image" in given:
@@ -115,7 +117,9 @@ def extend(blank: Timeline, given: Mapping[str, Given], options: Options, noise:
 def complete(blank: Timeline, given: Mapping[str, Given], options: Options, noise: TaskNoise) -> Timeline:
     """The frames around the gap in their places, the slots that hold frames of the gap free.
 
-    The part before the gap ends with a slot, so the gap begins with one; the slot in which the gap ends is free too.
+    The gap begins with a slot where enough of the clip follows it, and the slot in which it ends is free too. Else the
+    slots lie earlier, by as much as it takes for the last of them to hold the end of the clip: the model shall see what
+    it has to lead to. Frames beside the gap that are made so are not used.
     """
     clip, stride, slots = given["clip"], blank.grid.temporal_stride, blank.grid.num_slots
     if options.gap is None:
@@ -140,13 +144,17 @@ def complete(blank: Timeline, given: Mapping[str, Given], options: Options, nois
     room = slots - free
     if room < (2 if clip.end > stop else 1):
         raise _gap_too_long(stop - first, blank)
-    known_before = (first - clip.start - 1) // stride + 1  # slots that the clip has on either side
-    known_after = max(0, (clip.end - first - free * stride) // stride)
+    shift = max(0, (free + 1) * stride - (clip.end - first))
+    if clip.end - stop < stride or first - shift <= clip.start:
+        shift = 0  # what follows fills no slot, or nothing would be left before the gap
+    begin = first - shift
+    known_before = (begin - clip.start - 1) // stride + 1  # slots that the clip has on either side
+    known_after = max(0, (clip.end - begin - free * stride) // stride)
     after = min(known_after, max(room // 2, room - known_before))
     before = min(known_before, room - after)
-    placed = [_part(clip, first - (before - 1) * stride - 1, 0, before, noise.before, to_last=True)]
+    placed = [_part(clip, begin - (before - 1) * stride - 1, 0, before, noise.before, to_last=True)]
     if after:
-        placed.append(_part(clip, first + free * stride, before + free, after, noise.after))
+        placed.append(_part(clip, begin + free * stride, before + free, after, noise.after))
     return blank.having(*placed)
 
 

@@ -5,6 +5,7 @@ A planner reads the timeline as the user left it, so it also says what the task 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 
 from pusa_app.errors import RecipeError
@@ -193,6 +194,8 @@ def _forwards(
         parts.append(timeline.having(overlap, *(others if last else ())))
         used.append((_frames(span, stride), frames))
     used[-1] = (used[-1][0], used[-1][1] - _excess(used, add))
+    if count == 1:
+        _check_shown(timeline, others, range(*used[0]))
     return tuple(parts), tuple(Made(part=first_part + n, start=a, stop=b) for n, (a, b) in enumerate(used))
 
 
@@ -215,6 +218,8 @@ def _backwards(timeline: Timeline, anchor: Keyframe, add: int | None) -> tuple[t
         parts.append(timeline.having(overlap, *(others if last else ())))
         used.append((0, frames - span * stride))
     used[-1] = (used[-1][0] + _excess(used, add), used[-1][1])
+    if count == 1:
+        _check_shown(timeline, others, range(*used[0]))
     return tuple(parts), tuple(Made(part=n, start=a, stop=b) for n, (a, b) in enumerate(used))[::-1]
 
 
@@ -227,6 +232,30 @@ def _share(add: int | None, new: int) -> tuple[int, int, int]:
 
 def _excess(used: Iterable[tuple[int, int]], add: int) -> int:
     return sum(stop - start for start, stop in used) - add
+
+
+def _check_shown(timeline: Timeline, others: tuple[Keyframe, ...], shown: range) -> None:
+    """Raises RecipeError where fewer frames are asked for than a single part makes and a keyframe is in the rest."""
+    stride = timeline.grid.temporal_stride
+
+    def least(keyframe: Keyframe) -> int:
+        """Frames to ask for so that they reach as far as the keyframe does."""
+        frames = keyframe.frames(stride)
+        return max(shown.stop, frames.stop) - min(shown.start, frames.start)
+
+    cut = max(others, key=least, default=None)
+    if cut is None or least(cut) <= len(shown):
+        return
+    # It may move towards the clip, as far as the next keyframe.
+    early = cut.frames(stride).start < shown.start
+    nearer = range(cut.slot + 1, timeline.grid.num_slots) if early else reversed(range(cut.slot))
+    taken = {slot for k in timeline.keyframes if k is not cut for slot in k.slots}
+    moves = (cut.model_copy(update={"slot": slot}) for slot in nearer)
+    free = itertools.takewhile(lambda moved: taken.isdisjoint(moved.slots), moves)
+    slot = next((moved.slot for moved in free if least(moved) <= len(shown)), None)
+    move = "" if slot is None else f", or move it to slot {slot}"
+    what = "picture" if cut.still else "clip"
+    raise RecipeError(f"The {what} in slot {cut.slot} would be cut off: ask for at least {least(cut)} frames{move}.")
 
 
 def _mirrored(anchor: Keyframe, timeline: Timeline) -> Keyframe:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 
 from pusa_app.timeline.grid import FrameGrid
-from pusa_app.timeline.timeline import ClipSource, Keyframe, Timeline
+from pusa_app.timeline.timeline import ClipSource, Keyframe, Length, Timeline
 
 
 def remap(
-    timeline: Timeline, grid: FrameGrid, width: int | None = None, height: int | None = None
+    timeline: Timeline,
+    grid: FrameGrid,
+    width: int | None = None,
+    height: int | None = None,
+    length: Length | None = None,
 ) -> tuple[Timeline, list[str]]:
     """The keyframes of a timeline on `grid`, and a sentence for each that could not stay as it was.
 
@@ -18,17 +22,21 @@ def remap(
     where there is no room for all of them, away from the end that new frames join. No clip is asked for frames that it
     was not asked for before. A keyframe is left out only when no slot is free at all, or when its frames do not fill
     one.
+
+    length: asked at another frame rate only, about clips that may be used to the end of their file. Without it the last
+    frame counts as shown for half its time, so that up to a frame's worth of the file's end is lost at a higher rate.
     """
     old, notes = timeline.grid, []
+    used = [_source_frames(keyframe, old, grid, length) for keyframe in timeline.keyframes]
     taken: set[int] = set()
     placed: dict[int, Keyframe] = {}
-    spans = _spans(timeline, grid)
+    spans = _spans(timeline, used, grid)
     # Ends first, since they are what a task stands on; the others in their order.
     for index in sorted(range(len(spans)), key=lambda i: _rank(timeline.keyframes[i], old)):
         keyframe, span = timeline.keyframes[index], spans[index]
         moved = None
         if span and (spot := _nearest(_wanted(keyframe, span, old, grid), span, grid.num_slots, taken)):
-            moved = _moved(keyframe, *spot, old, grid)
+            moved = _moved(keyframe, *spot, used[index], old, grid)
         if moved is None:
             why = "found no free slot" if span else "has too few frames to fill a slot"
             notes.append(f"Keyframe {index + 1} (slot {keyframe.slot}) {why} and was left out.")
@@ -46,13 +54,13 @@ def _rank(keyframe: Keyframe, grid: FrameGrid) -> int:
     return 0 if keyframe.slot == 0 else 1 if keyframe.slots.stop >= grid.num_slots else 2
 
 
-def _spans(timeline: Timeline, new: FrameGrid) -> list[int]:
+def _spans(timeline: Timeline, used: list[range], new: FrameGrid) -> list[int]:
     """Slots of the new grid for each keyframe; 0 for a clip whose frames fill none.
 
     Together they leave a slot free where one was, and none takes the only slot of another.
     """
-    old = timeline.grid
-    spans = [min(_most(k, k.slot, old, new), new.num_slots) for k in timeline.keyframes]
+    old, stride = timeline.grid, new.temporal_stride
+    spans = [min(_most(k, k.slot, u, stride), new.num_slots) for k, u in zip(timeline.keyframes, used, strict=True)]
     covered = {slot for k in timeline.keyframes for slot in range(k.slot, min(k.slots.stop, old.num_slots))}
     room = new.num_slots - (len(covered) < old.num_slots)
     while sum(spans) > room and max(spans) > 1:
@@ -60,21 +68,29 @@ def _spans(timeline: Timeline, new: FrameGrid) -> list[int]:
     return spans
 
 
-def _most(keyframe: Keyframe, slot: int, old: FrameGrid, new: FrameGrid) -> int:
+def _most(keyframe: Keyframe, slot: int, used: range, stride: int) -> int:
     """Slots of the new grid, from `slot` on, that the frames of a keyframe fill."""
     if keyframe.still:
         return 1
-    frames, stride = len(_source_frames(keyframe, old, new)), new.temporal_stride
-    return (frames - 1) // stride + 1 if slot == 0 else frames // stride
+    return (len(used) - 1) // stride + 1 if slot == 0 else len(used) // stride
 
 
-def _source_frames(keyframe: Keyframe, old: FrameGrid, new: FrameGrid) -> range:
-    """The frames of its source that a clip keyframe uses, counted at the new rate; none that was not used before."""
-    assert keyframe.source.kind != "image"
-    rate, start = new.fps / old.fps, keyframe.source.start
-    stop = start + keyframe.num_frames(old.temporal_stride)
-    # The last frame may have been shown for half its time only.
-    return range(math.ceil(start * rate - 1e-6), math.floor((stop - 0.5) * rate + 0.5 + 1e-6))
+def _source_frames(keyframe: Keyframe, old: FrameGrid, new: FrameGrid, length: Length | None) -> range:
+    """The frames of its source that a keyframe uses, counted at the new rate; none that was not used before."""
+    source = keyframe.source
+    if source.kind == "image":
+        return range(1)
+    begin = math.ceil(source.start * new.fps / old.fps - 1e-6)
+    stop = source.start + keyframe.num_frames(old.temporal_stride)
+    if length and source.kind == "clip" and source.end is None and old.fps != new.fps:
+        at_end = stop == length(source.path, old.fps)
+        return range(begin, length(source.path, new.fps) if at_end else _stop(stop, old, new))
+    return range(begin, _stop(stop, old, new))
+
+
+def _stop(stop: int, old: FrameGrid, new: FrameGrid) -> int:
+    """One past a last frame, at the new rate; the last frame may have been shown for half its time only."""
+    return math.floor((stop - 0.5) * new.fps / old.fps + 0.5 + 1e-6)
 
 
 def _wanted(keyframe: Keyframe, span: int, old: FrameGrid, new: FrameGrid) -> int:
@@ -101,9 +117,9 @@ def _nearest(wanted: int, span: int, slots: int, taken: set[int]) -> tuple[int, 
     return None
 
 
-def _moved(keyframe: Keyframe, slot: int, span: int, old: FrameGrid, new: FrameGrid) -> Keyframe | None:
+def _moved(keyframe: Keyframe, slot: int, span: int, used: range, old: FrameGrid, new: FrameGrid) -> Keyframe | None:
     """The keyframe in its new slots; None when its frames do not fill one there."""
-    span = min(span, _most(keyframe, slot, old, new))
+    span = min(span, _most(keyframe, slot, used, new.temporal_stride))
     if span < 1:
         return None
     if (slot, span) == (keyframe.slot, keyframe.span) and _same_clock(old, new):
@@ -116,12 +132,12 @@ def _moved(keyframe: Keyframe, slot: int, span: int, old: FrameGrid, new: FrameG
     moved = keyframe.model_copy(update={"slot": slot, "span": span, "noise": noise})
     if keyframe.still:
         return moved
-    frames, count = _source_frames(keyframe, old, new), moved.num_frames(new.temporal_stride)
-    changes: dict[str, int | None] = {"start": frames.stop - count if at_start else frames.start}
+    start = used.stop - moved.num_frames(new.temporal_stride) if at_start else used.start
+    changes: dict[str, int | None] = {"start": start}
     if isinstance(keyframe.source, ClipSource):
-        rate, end = new.fps / old.fps, keyframe.source.end
-        changes["begin"] = math.ceil(keyframe.source.begin * rate - 1e-6)
-        changes["end"] = None if end is None else math.floor((end - 0.5) * rate + 0.5 + 1e-6)
+        end = keyframe.source.end
+        changes["begin"] = math.ceil(keyframe.source.begin * new.fps / old.fps - 1e-6)
+        changes["end"] = None if end is None else _stop(end, old, new)
     return moved.model_copy(update={"source": keyframe.source.model_copy(update=changes)})
 
 

@@ -182,13 +182,16 @@ class Sweep(BaseModel):
 
     @property
     def labels(self) -> tuple[tuple[str, ...], ...]:
-        """Those of each axis; a noise names its slot where there are several keyframes."""
-        keyframes = self.recipe.timeline.keyframes
-        found = []
-        for axis in self.axes:
-            where = f"slot {keyframes[axis.keyframe].slot} " if axis.kind == "noise" and len(keyframes) > 1 else ""
-            found.append(tuple(where + label for label in axis.labels))
-        return tuple(found)
+        """Those of each axis; a noise says of which keyframe it is where there are several."""
+        return tuple(tuple(self._where(axis) + label for label in axis.labels) for axis in self.axes)
+
+    def _where(self, axis: Axis) -> str:
+        """Where presets place the keyframe differently, its number instead of its slot."""
+        made = self.recipes[1:] or [self.recipe]  # presets take the place of what they were made of
+        if axis.kind != "noise" or all(len(recipe.timeline.keyframes) == 1 for recipe in made):
+            return ""
+        slots = {recipe.timeline.keyframes[axis.keyframe].slot for recipe in made}
+        return f"slot {slots.pop()} " if len(slots) == 1 else f"keyframe {axis.keyframe + 1} "
 
     @property
     def paths(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,6 +14,8 @@ from pusa_app.timeline.schedule import Unit
 MAX_SIDE = 8192
 MAX_START = 10_000_000
 PathText = Annotated[str, Field(min_length=1, max_length=4096)]
+# How many frames a clip's file has at a frame rate: only decoding tells, and nothing here decodes.
+Length = Callable[[str, float], int]
 
 
 class ImageSource(BaseModel):

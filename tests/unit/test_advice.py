@@ -82,7 +82,8 @@ def test_what_a_task_builds_by_itself_needs_no_warning(task: str) -> None:
     given = {"clip": long, "clip_b": long, "image": Given(path="a.png"), "end": Given(path="b.png")}
     for spec in specs():
         for frames in (n for n in spec.lengths() if n > 3 * spec.temporal_stride):
-            for things in (given, {k: v for k, v in given.items() if k != "clip" or task != "loop"}):
+            for other in ("image", "clip") if task == "loop" else ("",):
+                things = {name: thing for name, thing in given.items() if name != other}
                 for style in ("bridge", "cross"):
                     options = Options(gap=(100, 110), style=style)
                     timeline = TASKS[task].timeline(spec.timeline(frames), things, options, spec.noise)
@@ -101,6 +102,32 @@ def test_bands_are_there_for_every_slot_with_a_keyframe(task, placed) -> None:
     said = advise(task, timeline)
     assert sorted(b.slot for b in said.bands) == sorted(s for k in timeline.keyframes for s in k.slots if s < 7)
     assert all(0 <= b.low <= b.high <= 1 for b in said.bands)
+
+
+def behind(
+    length: int, *keyframes: Keyframe, gap: tuple[int, int] = (13, 25), end: int | None = None
+) -> tuple[str, ...]:
+    """What is said of a clip of so many frames with a gap."""
+    ended = [
+        k.model_copy(update={"source": k.source.model_copy(update={"end": end})}) if k.source.kind == "clip" else k
+        for k in keyframes
+    ]
+    return advise("complete", on(7, *ended), Options(gap=gap), lambda path, fps: length).warnings
+
+
+def test_what_the_model_does_not_see_behind_a_gap_is_said() -> None:
+    start, rest = clip(0, 3), clip(5, 1, 25)
+    for few in (1, 5):
+        (warning,) = behind(25 + few, start)
+        assert warning.startswith(f"Only {few} frame") and "so that 6 follow it" in warning
+    (warning,) = behind(31, start)
+    assert warning.startswith("The model does not see what follows the gap")
+    assert behind(31, start, rest) == behind(25, start) == behind(24, start) == behind(31, start, end=25) == ()
+    assert behind(31, picture(0)) == (), "the planner says that there is no clip"
+    assert behind(50, start, end=28) == behind(28, start)
+    timeline = on(7, start)
+    assert advise("complete", timeline).warnings == advise("complete", timeline, Options(gap=(13, 25))).warnings == ()
+    assert advise("extend", timeline, Options(), lambda path, fps: 31).warnings == ()
 
 
 def test_every_task_has_its_text() -> None:

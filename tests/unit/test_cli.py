@@ -345,6 +345,14 @@ def test_what_will_fail_is_noted_and_made_all_the_same(capfd: pytest.CaptureFixt
     assert "Only 1 slot is free" in note
 
 
+def test_what_a_gap_hides_from_the_model_is_noted(capfd: pytest.CaptureFixture[str]) -> None:
+    for gap, notes in (("24:37", 1), ("24:34", 0), ("24:40", 0)):
+        assert cli.main([*TASK, "--clip", "a.mp4", "--gap", gap]) == 0
+        said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("Note:")]
+        assert len(said) == notes and all("Only 3 frames follow the gap" in line for line in said)
+        assert media.check_clip("new/out.mp4").num_frames == 40
+
+
 def test_ranges_in_words() -> None:
     assert [arguments.parse_range(text) for text in ("10:50", ":50", "10:")] == [(10, 50), (0, 50), (10, None)]
     assert arguments.parse_keyframe("slot=0,image=a.png,focus=0.25:1")["focus"] == (0.25, 1)
@@ -361,6 +369,36 @@ def test_a_recipe_comes_out_and_makes_the_same_video(capfd: pytest.CaptureFixtur
     assert cli.main(["generate", "--recipe", "a.json", "--out", "b.mp4"]) == 0
     assert cli.main(["generate", "--recipe", "a.mp4", "--out", "c.mp4"]) == 0
     assert Path("a.mp4").read_bytes() == Path("b.mp4").read_bytes() == Path("c.mp4").read_bytes()
+
+
+def test_a_video_names_its_sources_as_seen_from_where_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, other = Path.cwd(), Path("other").absolute()
+    assert cli.main([*TASK, "--image", "red.png"]) == 0
+    inside = Recipe.from_json(media.read_recipe_text("new/out.mp4"))
+    assert inside.paths == [os.path.join("..", "red.png")], "and not where on this machine that is"
+    other.mkdir()
+    shutil.copy("green.png", other / "red.png")
+    monkeypatch.chdir(other)
+    for video in (here / "new/out.mp4", Path("../new/out.mp4")):
+        (found,) = cli.read_recipe(video).paths
+        assert os.path.samefile(found, here / "red.png")
+    # Of one that names them as they were typed, which earlier versions wrote.
+    with media.ClipWriter(
+        here / "old.mp4", 64, 64, 12, recipe_text=inside.with_paths(lambda _: "red.png").to_json()
+    ) as clip:
+        clip.write(np.zeros((7, 64, 64, 3), np.uint8))
+    assert os.path.samefile(cli.read_recipe(here / "old.mp4").paths[0], here / "red.png")
+    (here / "red.png").unlink()
+    assert cli.read_recipe(here / "old.mp4").paths == ["red.png"], "the one at hand, where it has none beside it"
+
+
+def test_a_source_on_another_drive_is_named_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_way(*_: object) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", no_way)
+    assert cli.main([*TASK, "--image", "red.png"]) == 0
+    assert Recipe.from_json(media.read_recipe_text("new/out.mp4")).paths == [os.path.abspath("red.png")]
 
 
 def test_keyframes_in_words_become_keyframes() -> None:

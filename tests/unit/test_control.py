@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from pusa_app import cli, control, testing
 from pusa_app.errors import RecipeError, StoreError
@@ -69,6 +72,32 @@ def test_a_running_program_is_asked(capsys: pytest.CaptureFixture[str], running:
     code, (new,), _ = said(capsys, "jobs", "retry", job.id)
     assert code == 0 and [j.id for j in running.queue()] == [new]
     assert "1 cancelled" in said(capsys, "jobs", "clear")[2]
+
+
+def test_files_are_those_of_whoever_asks(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, running: Studio
+) -> None:
+    answer, mine, theirs = control.answer, tmp_path / "mine", tmp_path / "theirs"
+
+    def elsewhere(*asked: Any) -> Any:
+        with contextlib.chdir(theirs):
+            return answer(*asked)
+
+    monkeypatch.setattr(control, "answer", elsewhere)
+    for folder, colour in ((mine, (200, 30, 30)), (theirs, (30, 30, 200))):
+        folder.mkdir()
+        Image.new("RGB", (64, 64), colour).save(folder / "a.png")
+    Image.new("RGB", (64, 64), (200, 30, 30)).save(mine / "b.png")
+    monkeypatch.chdir(mine)
+    keyframe = {"slot": 0, "source": {"kind": "image", "path": "b.png"}}
+    recipe = new_recipe(testing.card(), "image-to-video", num_frames=7, steps=2, keyframes=[keyframe])
+    Path("recipe.json").write_text(recipe.to_json())
+    ways = ["--image", "a.png"], ["--keyframe", "slot=0,image=b.png"], ["--image", str(theirs / "a.png")]
+    for words in ways:
+        assert said(capsys, *GENERATE, *words)[0] == 0
+    assert said(capsys, "generate", "--queue", "--recipe", "recipe.json")[0] == 0
+    copies = [Image.open(running.recipe(job).paths[0]).getpixel((0, 0)) for job in running.queue()]
+    assert copies == [(200, 30, 30), (200, 30, 30), (30, 30, 200), (200, 30, 30)]
 
 
 def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], running: Studio) -> None:

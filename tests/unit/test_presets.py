@@ -13,7 +13,7 @@ from PIL import Image
 
 from pusa_app import media, testing
 from pusa_app.backbones.base import Backbone
-from pusa_app.errors import MediaError, RecipeError
+from pusa_app.errors import MediaError, ModelError, RecipeError
 from pusa_app.models import ModelCard, list_cards, load_backbone
 from pusa_app.presets import (
     FOLDER,
@@ -30,7 +30,7 @@ from pusa_app.presets import (
 from pusa_app.presets.preset import Share
 from pusa_app.render import render
 from pusa_app.studio import check_recipe
-from pusa_app.timeline import TASKS, Given, Recipe, TaskNoise, Timeline, new_sweep, plan_of
+from pusa_app.timeline import LATER_FIELDS, TASKS, Given, LoraChoice, Recipe, TaskNoise, Timeline, new_sweep, plan_of
 from pusa_app.training.captions import vocabulary, words
 
 ALL = {preset.name: preset for preset in presets()}
@@ -217,6 +217,31 @@ def test_what_a_user_changed_is_kept() -> None:
     assert preset.applied(recipe, card) == recipe
 
 
+def test_what_makes_a_run_faster_is_kept() -> None:
+    card = testing.card()
+    plain = ALL["exact-first-frame"].example(card)
+    faster = {
+        "loras": (LoraChoice(path="lightning", strength=0.8), LoraChoice(path="other", expert="high")),
+        "cache": 0.1,
+        "guidance_interval": (0.2, 0.8),
+        "guidance_2": 3.0,
+    }
+    assert set(faster) == set(LATER_FIELDS)
+    rich = plain.model_copy(update={"steps": 8, "guidance": 1.0, **faster})
+    preset = Preset.model_validate_json(preset_from(rich, card, "Fast").model_dump_json(exclude_defaults=True))
+    assert preset.applied(plain, card) == rich
+    with pytest.raises(ModelError, match="There is no LoRA lightning"):
+        check_recipe(
+            preset_from(rich.model_copy(update={"cache": 0.0, "guidance_2": None}), card, "A").applied(plain, card)
+        )
+    # What is usual stays open, as in the presets of earlier versions.
+    usual = preset_from(plain, card, "Plain")
+    assert not set(LATER_FIELDS) & set(usual.settings.model_dump(exclude_none=True))
+    assert usual.applied(rich, card) == rich
+    with pytest.raises(ValueError, match="lower sigma"):
+        Preset.model_validate({"title": "A", "task": "extend", "settings": {"guidance_interval": [0.8, 0.2]}})
+
+
 def test_keyframes_beside_those_of_the_task_are_kept() -> None:
     card = testing.card()
     recipe = ALL["exact-first-frame"].example(card)
@@ -274,6 +299,28 @@ def test_a_preset_is_saved_found_and_deleted(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
     with pytest.raises(RecipeError, match="no preset of yours"):
         delete_preset(folder, mine().title)
+
+
+def test_no_other_file_is_replaced(tmp_path: Path) -> None:
+    newer = json.dumps({"title": "My choice", "task": "image-to-video", "newer_field": 1, "prompt": "precious"})
+    (tmp_path / "my-choice.json").write_text(newer)
+    renamed = json.dumps({"title": "Precious", "task": "text-to-video"})
+    (tmp_path / "bar.json").write_text(renamed)
+    (tmp_path / "bar-2.json").mkdir()
+    assert save_preset(tmp_path, mine("My choice")).name == "my-choice-2.json"
+    assert save_preset(tmp_path, mine("Bar")).name == "bar-3.json"
+    # Again, each in the file where it is.
+    for title in ("My choice", "Bar", "Precious"):
+        save_preset(tmp_path, mine(title).model_copy(update={"prompt": "new"}), replace=True)
+    assert (tmp_path / "my-choice.json").read_text() == newer
+    assert len(list(tmp_path.iterdir())) == 5 and (tmp_path / "bar.json").read_text() != renamed
+    assert [(p.title, p.prompt) for p in own_presets(tmp_path).presets] == [
+        ("Bar", "new"),
+        ("My choice", "new"),
+        ("Precious", "new"),
+    ]
+    delete_preset(tmp_path, "My choice")
+    assert (tmp_path / "my-choice.json").read_text() == newer
 
 
 def test_damaged_files_are_told_and_left_out(tmp_path: Path) -> None:

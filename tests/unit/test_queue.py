@@ -19,7 +19,7 @@ from pusa_app.jobs import Job
 from pusa_app.render import render
 from pusa_app.settings import Settings
 from pusa_app.studio import InUse, Studio, new_recipe
-from pusa_app.timeline import Recipe
+from pusa_app.timeline import MAX_SEED, Recipe
 
 PATIENCE = 120.0
 
@@ -92,6 +92,19 @@ def test_seeds_are_jobs_that_share_their_sources(opened: Callable[..., Studio], 
     for count in (0, 17):
         with pytest.raises(RecipeError, match="1 to 16"):
             studio.submit_seeds(recipe(), "me", count)
+
+
+def test_what_is_refused_late_leaves_nothing(
+    opened: Callable[..., Studio], picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio = opened()
+    with pytest.raises(RecipeError, match="begin with a lower one"):
+        studio.submit_seeds(image_recipe(picture, seed=MAX_SEED - 1), "me", 3)
+    with monkeypatch.context() as faulty, pytest.raises(RecipeError, match="not valid"):
+        faulty.setattr(studio, "_job", lambda *_, **more: Recipe.from_json("{}"))
+        studio.submit(image_recipe(picture), "me")
+    assert not list(studio.settings.runs_dir.glob("*")) and studio.jobs("me") == []
+    assert len(studio.submit_seeds(image_recipe(picture, seed=MAX_SEED - 1), "me", 2)) == 2
 
 
 def test_a_source_is_kept_as_a_checked_copy_with_the_same_pixels(opened: Callable[..., Studio], tmp_path: Path) -> None:

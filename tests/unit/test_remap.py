@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -126,6 +127,44 @@ def test_another_rate_counts_other_frames() -> None:
     assert (moved.source.start, moved.source.begin) == (60, 30) and moved.slots.stop == 28  # type: ignore[union-attr]
     assert moved.num_frames(6) <= 18 * 2.5 and moved.span == 7
     assert notes == ["Keyframe 1 moved from slot 4 to 21 and fills 7 slots instead of 3."]
+
+
+def frames_at(fps: float, seconds: float = 2) -> int:
+    return round(seconds * fps)
+
+
+@pytest.mark.parametrize(
+    "new", [grid(21, 4, 16), grid(28, 6, 30), grid(21, 4, 24), grid(7, 6, 8)], ids=lambda g: str(g.fps)
+)
+@pytest.mark.parametrize("task", ["extend", "loop", "transition"])
+def test_a_clip_that_is_used_to_its_end_still_is_at_another_rate(task: str, new: FrameGrid) -> None:
+    """Its last frame at the old rate stands for several at a higher one; how many, only the file knows."""
+    clip = Given(path="a.mp4", frames=frames_at(12))
+    timeline = get_task(task).timeline(
+        Timeline(grid=grid(7), width=64, height=64), {"clip": clip, "clip_b": clip.model_copy(update={"path": "b.mp4"})}
+    )
+    after, _ = remap(timeline, new, length=lambda path, fps: frames_at(fps))
+    before = after.keyframes[0]
+    assert before.source.start + before.num_frames(new.temporal_stride) == frames_at(new.fps)  # type: ignore[union-attr]
+    kept = next(p for p in get_task(task).plan(after).pieces if p.kind == "kept")
+    assert kept.start <= kept.stop == frames_at(new.fps)
+
+
+@given(timelines(), grids)
+def test_what_ends_inside_its_file_is_not_drawn_out(before, new) -> None:
+    assert remap(before, new, length=lambda path, fps: frames_at(fps, 10_000)) == remap(before, new)
+
+
+@given(timelines(), grids)
+def test_no_more_is_asked_for_than_the_file_has(before, new) -> None:
+    """Whichever of the keyframes ends with the file."""
+    stride = before.grid.temporal_stride
+    ends = [k.source.start + k.num_frames(stride) for k in before.keyframes if not k.still]
+    seconds = max(ends, default=1) / before.grid.fps
+    after, _ = remap(before, new, length=lambda path, fps: frames_at(fps, seconds))
+    for keyframe in after.keyframes:
+        if not keyframe.still:
+            assert keyframe.source.start + keyframe.num_frames(new.temporal_stride) <= frames_at(new.fps, seconds)
 
 
 def test_a_task_can_still_be_run_after_the_length_changed() -> None:

@@ -83,6 +83,21 @@ def test_a_noise_goes_to_all_slots_of_a_clip_and_names_its_slot() -> None:
     assert cell.labels == ("slot 1 noise 0.4",)
 
 
+def test_a_noise_names_its_slot_where_all_recipes_agree() -> None:
+    def at(*slots: int) -> Recipe:
+        return recipe(keyframes=[{"slot": s, "source": {"kind": "image", "path": "red.png"}} for s in slots])
+
+    def labels(base: Recipe, *recipes: Recipe, keyframe: int = 0) -> tuple[str, ...]:
+        presets = {"kind": "preset", "values": [f"p{n}" for n in range(len(recipes))], "recipes": recipes}
+        noises = {**NOISES, "keyframe": keyframe, "values": [0.8]}
+        return new_sweep(base, *([presets] if recipes else []), noises).labels[-1]
+
+    assert labels(at(0, 2)) == labels(at(1, 2), at(0, 1), at(0, 2)) == ("slot 0 noise 0.8",)
+    assert labels(at(0, 2), at(0, 1), at(1, 2)) == ("keyframe 1 noise 0.8",)
+    assert labels(at(0, 2), at(0, 1), at(0, 2), keyframe=1) == ("keyframe 2 noise 0.8",)
+    assert labels(at(0, 2), at(1), at(2)) == ("noise 0.8",), "there is one of them in each"
+
+
 def test_many_values_of_one_axis_go_on_in_the_next_row() -> None:
     assert sweep({"kind": "seed", "values": list(range(8))}).shape == (1, 8)
     many = sweep({"kind": "seed", "values": list(range(10))})
@@ -304,6 +319,75 @@ def test_a_sweep_from_the_command_line(capfd: pytest.CaptureFixture[str]) -> Non
     for source in ("sweep.json", "grid.mp4"):
         assert cli.main(["sweep", "--recipe", source, "--out", "again.mp4"]) == 0
         assert Path("again.mp4").read_bytes() == Path("grid.mp4").read_bytes()
+
+
+def test_a_cell_is_made_again_from_any_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cli._loaded.clear()
+    assert cli.main([*PICTURED, "--axis", "seed=1,2"]) == 0
+    other = tmp_path / "other"
+    other.mkdir()
+    Path("blue.png").rename(other / "red.png")
+    monkeypatch.chdir(other)
+    for made in ("grid-cells/1-2.mp4", "grid.mp4"):
+        work = cli._read_work(tmp_path / made)
+        assert all(Path(path).samefile(tmp_path / "red.png") for path in work.paths)
+    assert cli.main(["generate", "--recipe", "../grid-cells/1-2.mp4", "--out", "again.mp4"]) == 0
+    np.testing.assert_array_equal(media.read_frames("again.mp4"), media.read_frames("../grid-cells/1-2.mp4"))
+
+
+FOUR = [*PICTURED, "--axis", "seed=1,2,3,4"]
+
+
+def stopped_at(call: int, words: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Ctrl-C at a step of the fake model; returns when the cells that are there were written."""
+
+    def interrupt(place: int | str, lean: int) -> None:
+        if place == call:
+            raise KeyboardInterrupt
+
+    cli._loaded.clear()
+    with monkeypatch.context() as during:
+        during.setattr(testing, "_stage_fault", interrupt)
+        assert cli.main(words) == 130
+    cli._loaded.clear()
+    return written()
+
+
+def written() -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in Path("grid-cells").glob("[!.]*")}
+
+
+def test_a_stopped_sweep_goes_on(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    before = stopped_at(5, FOUR, monkeypatch)
+    assert sorted(before) == ["1-1.mp4", "1-2.mp4"]
+    assert stopped_at(1, FOUR, monkeypatch) == before, "a second try that is stopped at once"
+    capfd.readouterr()
+    assert cli.main(FOUR) == 0
+    assert "part 2/4" not in capfd.readouterr().err
+    assert {name: written()[name] for name in before} == before
+    assert sorted(path.name for path in Path("grid-cells").iterdir()) == [f"1-{n}.mp4" for n in (1, 2, 3, 4)]
+    # What is done is made anew, and is the same.
+    first = Path("grid.mp4").read_bytes()
+    assert cli.main(FOUR) == 0
+    assert Path("grid.mp4").read_bytes() == first and written()["1-1.mp4"] != before["1-1.mp4"]
+
+
+def test_another_sweep_to_the_same_name_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(stopped_at(7, FOUR, monkeypatch)) == 3
+    assert cli.main([*PICTURED, "--axis", "seed=3,2"]) == 0
+    assert [cli.read_recipe(path).seed for path in sorted(Path("grid-cells").iterdir())] == [3, 2]
+
+
+def test_a_picture_that_is_no_sheet_is_not_overwritten(capfd: pytest.CaptureFixture[str]) -> None:
+    cli._loaded.clear()
+    Path("grid.png").write_bytes(b"holiday")
+    assert cli.main([*GOOD, "--axis", "seed=1"]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1 and "grid.png" in err and "choose another name" in err
+    assert Path("grid.png").read_bytes() == b"holiday" and not Path("grid-cells").exists()
+    Path("grid.png").unlink()
+    for _ in range(2):  # its own
+        assert cli.main([*GOOD, "--axis", "seed=1"]) == 0
 
 
 def test_presets_from_the_command_line(capfd: pytest.CaptureFixture[str]) -> None:
@@ -578,6 +662,19 @@ def test_an_edit_that_does_not_fit_on_the_disk_changes_nothing(idle: Studio, mon
     idle.settings = dataclasses.replace(idle.settings, quota_bytes=0)
     with pytest.raises(RecipeError, match="delete some in the library first"):
         idle.replace(job.id, sweep(SEEDS), "me")
+
+
+def test_the_disk_must_have_room_for_the_largest_cell(idle: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    blank = recipe(keyframes=[]).model_copy(update={"task": "keyframes"})  # nothing to plan by
+    short, long = recipe(num_frames=13), recipe(num_frames=61)
+    axis = {"kind": "preset", "values": ["short", "long"], "recipes": [short, long]}
+    monkeypatch.setattr(media, "free_bytes", lambda _: room)
+    room = idle.settings.reserve_bytes + media.needed_bytes(64, 64, 61, 2)
+    assert idle.submit_sweep(new_sweep(blank, axis), "me").state == "queued"
+    room -= 1
+    for base in (blank, short):
+        with pytest.raises(RecipeError, match="The disk has"):
+            idle.submit_sweep(new_sweep(base, axis), "me")
 
 
 def test_a_sweep_may_become_a_single_video(idle: Studio) -> None:

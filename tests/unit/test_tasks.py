@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -258,6 +259,10 @@ def test_complete_makes_exactly_the_gap(empty, data) -> None:
         frames = keyframe.frames(empty.grid.temporal_stride)
         assert made.start - frames.start == first - keyframe.source.start, "the gap is at its place in the clip"
         assert frames.stop <= made.start or made.stop <= frames.start, "and no keyframe is in it"
+    stride = empty.grid.temporal_stride
+    hidden = -(-(stop - first) // stride) * stride - (stop - first)  # frames that the free slots hold beside the gap
+    if clip.end - stop >= stride and length(clip) - (stop - first) > hidden + stride:
+        assert any(k.source.start >= stop for k in timeline.keyframes), "what follows fills a slot, so it is seen"
     assert count(plan, {"clip": clip}) == (length(clip) if options.result == "joined" else stop - first)
     kept = [frame for where, frames in pieces_of(plan, {"clip": clip}) if where != "part" for frame in frames]
     wanted = [t for t in range(clip.start, clip.end) if not first <= t < stop]
@@ -300,6 +305,12 @@ def test_a_loop_has_no_doubled_frame(things, empty, clip) -> None:
         assert last.source.start + last.num_frames(empty.grid.temporal_stride) - 1 == first.source.start
 
 
+def test_a_loop_goes_around_a_picture_or_leads_a_clip_back() -> None:
+    given = {"clip": Given(path="a.mp4", frames=50), "image": Given(path="a.png")}
+    with pytest.raises(RecipeError, match=r"^A loop goes around a picture or leads a clip back: .* not both\.$"):
+        get_task("loop").timeline(blank(), given)
+
+
 # --- what the user changes on the timeline ----------------------------------------------------------------------------
 
 
@@ -310,6 +321,8 @@ def at(slot: int, noise: float = 0.0, path: str = "x.png") -> Keyframe:
 @given(blanks(5), st.integers(1, 200), st.sampled_from(["forwards", "backwards"]))
 def test_a_further_keyframe_of_a_long_extension_is_in_the_result(empty, frames, direction) -> None:
     """A picture where the extension shall end stays in what is kept of the last part."""
+    one_run = empty.grid.num_frames - (1 if direction == "forwards" else empty.grid.temporal_stride)
+    frames = max(frames, one_run)  # of fewer it is not the end
     clip, options = Given(path="a.mp4", frames=100), Options(frames=frames, direction=direction)
     timeline = get_task("extend").timeline(empty, {"clip": clip}, options, TaskNoise(before=(0.0,), after=(0.0,)))
     slot = empty.grid.num_slots - 1 if direction == "forwards" else 0
@@ -321,9 +334,95 @@ def test_a_further_keyframe_of_a_long_extension_is_in_the_result(empty, frames, 
     assert sum(p.stop - p.start for p in made) == frames
     ends = [n for n, part in enumerate(plan.parts) if any(k.still for k in part.keyframes)]
     assert ends == [len(plan.parts) - 1]
-    if len(plan.parts) > 1:
-        piece = next(p for p in made if p.part == ends[0])
-        assert (piece.start == 0) if direction == "backwards" else (piece.stop == empty.grid.num_frames)
+    piece = next(p for p in made if p.part == ends[0])
+    assert (piece.start == 0) if direction == "backwards" else (piece.stop == empty.grid.num_frames)
+
+
+@given(
+    blanks(5),
+    st.integers(1, 200),
+    st.sampled_from(["forwards", "backwards", "both"]),
+    st.integers(0, 39),
+    st.integers(1, 3),
+)
+def test_no_keyframe_of_an_extension_is_cut_off_in_silence(empty, frames, direction, slot, span) -> None:
+    """It is in the result, or the words say what would bring it there."""
+    clip, stride, slots = Given(path="a.mp4", frames=100), empty.grid.temporal_stride, empty.grid.num_slots
+    assume(1 <= slot < slots - span if direction != "backwards" else slot < slots - 1 - span)
+    known = TaskNoise(before=(0.0,), after=(0.0,))
+    options = Options(frames=frames, direction=direction)
+    timeline = get_task("extend").timeline(empty, {"clip": clip}, options, known)
+    further = clip_at(slot, span, 0, "b.mp4")
+
+    def plan_of_a(further: Keyframe, frames: int) -> Plan:
+        changed = options.model_copy(update={"frames": frames})
+        return get_task("extend").plan(timeline.having(*timeline.keyframes, further), changed)
+
+    def is_seen(plan: Plan, further: Keyframe) -> bool:
+        (number,) = (n for n, part in enumerate(plan.parts) if further in part.keyframes)
+        (piece,) = (p for p in plan.pieces if p.kind == "made" and p.part == number)
+        wanted = further.frames(stride)
+        return piece.start <= wanted.start and wanted.stop <= piece.stop
+
+    try:
+        assert is_seen(plan_of_a(further, frames), further)
+    except RecipeError as error:
+        words = (
+            rf"The clip in slot {slot} would be cut off: ask for at least (\d+) frames(, or move it to slot (\d+))?\."
+        )
+        found = re.fullmatch(words, str(error))
+        assert found is not None, error
+        least, _, move = found.groups()
+        assert int(least) > frames and is_seen(plan_of_a(further, int(least)), further)
+        with pytest.raises(RecipeError, match="cut off"):
+            plan_of_a(further, int(least) - 1)
+        if move is not None:
+            moved = further.model_copy(update={"slot": int(move)})
+            assert is_seen(plan_of_a(moved, frames), moved)
+
+
+@pytest.mark.parametrize(
+    ("direction", "frames", "further", "words"),
+    [
+        (
+            "forwards",
+            20,
+            (6,),
+            "The picture in slot 6 would be cut off: ask for at least 24 frames, or move it to slot 5.",
+        ),
+        (
+            "forwards",
+            12,
+            (6,),
+            "The picture in slot 6 would be cut off: ask for at least 24 frames, or move it to slot 4.",
+        ),
+        ("forwards", 5, (6,), "The picture in slot 6 would be cut off: ask for at least 24 frames."),
+        ("forwards", 20, (5, 6), "The picture in slot 6 would be cut off: ask for at least 24 frames."),
+        (
+            "backwards",
+            20,
+            (0,),
+            "The picture in slot 0 would be cut off: ask for at least 25 frames, or move it to slot 1.",
+        ),
+        (
+            "backwards",
+            12,
+            (0,),
+            "The picture in slot 0 would be cut off: ask for at least 25 frames, or move it to slot 3.",
+        ),
+        (
+            "backwards",
+            4,
+            (2,),
+            "The picture in slot 2 would be cut off: ask for at least 13 frames, or move it to slot 4.",
+        ),
+    ],
+)
+def test_a_picture_that_an_extension_would_cut_off_is_named(direction, frames, further, words) -> None:
+    options = Options(direction=direction, frames=frames)
+    timeline = get_task("extend").timeline(blank(), {"clip": Given(path="a.mp4", frames=60)}, options)
+    with pytest.raises(RecipeError, match=f"^{re.escape(words)}$"):
+        get_task("extend").plan(timeline.having(*timeline.keyframes, *map(at, further)), options)
 
 
 @given(blanks(3), st.integers(1, 600))
@@ -474,10 +573,40 @@ def test_complete_by_hand() -> None:
     )
 
 
-def test_a_gap_near_the_end_leaves_the_last_frames() -> None:
-    """Three frames behind the gap fill no slot, so the model does not see them; they are kept all the same."""
+@pytest.mark.parametrize(("stride", "slots"), [(6, 7), (6, 28), (4, 21)], ids=["mini", "mochi", "wan"])
+@pytest.mark.parametrize("excess", [0, 1, 3])
+def test_what_follows_a_gap_is_seen_where_it_fills_a_slot(stride: int, slots: int, excess: int) -> None:
+    """The gap need not begin with a slot: frames before it are made too and not used, as few of them as will do."""
+    empty = blank(slots, stride)
+    frames = empty.grid.num_frames
+    for tail in range(stride, 3 * stride):
+        gap = (frames - tail - 2 * stride - excess, frames - tail)
+        options, clip = Options(gap=gap), Given(path="a.mp4", frames=frames)
+        timeline = get_task("complete").timeline(empty, {"clip": clip}, options)
+        before, after = timeline.keyframes
+        seen_until, seen_from = before.source.start + before.num_frames(stride), after.source.start  # type: ignore[union-attr]
+        assert after.slots.stop <= slots and gap[1] <= seen_from
+        free = 2 * stride if excess == 0 else 3 * stride
+        assert seen_from - seen_until == free
+        assert gap[0] - seen_until == max(0, free + stride - (frames - gap[0])), "no more is hidden than must be"
+        plan = get_task("complete").plan(timeline, options)
+        assert pieces_of(plan, {"clip": clip}) == [
+            ("a.mp4", range(gap[0])),
+            (
+                "part",
+                range(
+                    gap[0] - seen_until + before.frames(stride).stop, gap[1] - seen_until + before.frames(stride).stop
+                ),
+            ),
+            ("a.mp4", range(gap[1], frames)),
+        ]
+
+
+@pytest.mark.parametrize("tail", [1, 3, 5])
+def test_a_gap_near_the_end_leaves_the_last_frames(tail: int) -> None:
+    """Frames behind the gap that fill no slot are not seen by the model; they are kept all the same."""
     options = Options(gap=(15, 27))
-    clip = Given(path="a.mp4", frames=30)
+    clip = Given(path="a.mp4", frames=27 + tail)
     timeline = get_task("complete").timeline(blank(), {"clip": clip}, options)
     assert len(timeline.keyframes) == 1
     assert get_task("complete").plan(timeline, options).pieces[-1] == Kept(path="a.mp4", start=27, stop=None)
