@@ -29,7 +29,7 @@ from pusa_app.ui.fields import new_seed
 from pusa_app.ui.form import Form
 from pusa_app.ui.library import Library
 from pusa_app.ui.models import Models
-from pusa_app.ui.placing import continued, placed, with_clip, with_frame
+from pusa_app.ui.placing import continued, frame_of, placed
 from pusa_app.ui.player import caption, idle, make_player, make_stage, picture_of, publish, safe, stage_value
 from pusa_app.ui.queue import (
     Queue,
@@ -173,9 +173,10 @@ class _Create:
         self.cells.select(self._choose_cell, [self.owner, self.job], self.view, **QUIET)
         self._wire_gallery(run)
         editor = form.timeline
-        taken = {"inputs": [self.owner, self.job, self.cell, *form.inputs], "outputs": editor, **QUIET}
-        editor.take(self._take_frame, **taken)
-        editor.library_pick(self._take_clip, **taken)
+        # The editor sends the next when it has the answer, which may be before Gradio has noticed.
+        taken: dict[str, Any] = {"outputs": editor, **QUIET, "trigger_mode": "multiple"}
+        editor.take(self._take_frame, [self.owner, self.job, self.cell], **taken)
+        editor.library_pick(self._take_clip, self.owner, **taken)
         known = [self.owner, self.job, self.cell, self.shown, self.told, self.added]
         self.live.tick(self._poll, known, [*self.view, *self.news], **POLLING)
         self.cancel.click(self._cancel, [self.owner, self.job], [*self.view, *self.news], **QUIET)
@@ -553,23 +554,25 @@ class _Create:
         return job_of(self._studio, job_id, self._owner(mark, request))
 
     def _take_frame(
-        self, mark: str, job_id: str, cell: int, request: gr.Request, event: gr.EventData, *values: Any
+        self, mark: str, job_id: str, cell: int, request: gr.Request, event: gr.EventData
     ) -> dict[str, Any]:
         """The frame on which the player stands becomes a keyframe."""
-        job = self._mine(mark, job_id, request)
-        if cell == WHOLE and self._studio.sweep(job) is not None:
-            return gr.update(notice=strings.SWEEP_CHOOSE)
-        video = video_of(self._studio, job, cell)
-        slot, seconds = number(event.slot), number(event.seconds)
-        return placed(values, lambda timeline: with_frame(timeline, int(slot), video, seconds))
 
-    def _take_clip(
-        self, mark: str, job_id: str, cell: int, request: gr.Request, event: gr.EventData, *values: Any
-    ) -> dict[str, Any]:
+        def frame() -> str:
+            job = self._mine(mark, job_id, request)
+            if cell == WHOLE and self._studio.sweep(job) is not None:
+                raise RecipeError(strings.SWEEP_CHOOSE)
+            return frame_of(video_of(self._studio, job, cell), number(event.seconds))
+
+        return placed(frame, int(number(event.slot)), str(event.order))
+
+    def _take_clip(self, mark: str, request: gr.Request, event: gr.EventData) -> dict[str, Any]:
         """A clip made before is placed on the timeline."""
-        video = Path(publish(video_of(self._studio, self._mine(mark, str(event.id), request))))
-        slot = number(event.slot)
-        return placed(values, lambda timeline: with_clip(timeline, int(slot), video))
+
+        def clip() -> str:
+            return publish(video_of(self._studio, self._mine(mark, str(event.id), request)))
+
+        return placed(clip, int(number(event.slot)), str(event.order))
 
     # --- what is seen ------------------------------------------------------------------------------------------------
 

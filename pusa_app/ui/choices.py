@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,13 +39,38 @@ MAX_SEED = 2**53 - 1  # a browser's numbers are exact to here
 BLAMED = {"frames": ("more", "more"), "result": ("result", "result"), "direction": ("direction", "clip")}
 
 
-class Basis(NamedTuple):
-    """What a timeline follows from. sources: the task, its files and the options that say where their frames go."""
+class Left(NamedTuple):
+    """A timeline that the user had changed when its task made another or gave way to one. files: what the form held;
+    made: what the task had made; own: what the user had made of it."""
+
+    files: tuple[Any, ...]
+    made: Timeline
+    own: Timeline
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is known beside a basis. made: what the program put into the editor, before the user changed it; None where
+    that was nothing. left and more: timelines that were left, and numbers of frames, by their tasks."""
+
+    made: Timeline | None = None
+    left: Mapping[str, Left] = field(default_factory=dict)
+    more: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a timeline follows from. sources: the task, its files and the options that say where their frames go.
+
+    fps: of the model, in whose frames a gap and numbers of frames are counted.
+    """
 
     sources: tuple[Any, ...]
     frames: float | None
     model: str
+    fps: float
     size: tuple[int, int]
+    memory: Memory = field(default_factory=Memory, compare=False)
 
     @classmethod
     def of(
@@ -54,11 +79,20 @@ class Basis(NamedTuple):
         files: tuple[str | None, ...] = (None,) * 4,
         *places: Any,
         frames: float | None,
-        model: str,
+        card: ModelCard,
         size: tuple[int, int],
     ) -> Basis:
         # A file in the cache is known by its name and the folder, which is named after its content.
-        return cls((task, *(path and Path(path).parts[-2:] for path in files), *places), frames, model, size)
+        named = (path and Path(path).parts[-2:] for path in files)
+        return cls((task, *named, *places), frames, card.id, card.spec.fps, size)
+
+    @property
+    def task(self) -> str:
+        return str(self.sources[0])
+
+    @property
+    def files(self) -> tuple[Any, ...]:
+        return self.sources[1:5]
 
 
 @dataclass(frozen=True)
@@ -144,7 +178,7 @@ class Choices:
         files, options = (self.image, self.end, self.clip, self.clip_b), get_task(self.task).options
         places = {"style": self.style, "direction": self.direction, "gap": self._gap()}
         used = (value for option, value in places.items() if option in options)
-        return Basis.of(self.task, files, *used, frames=self.frames, model=self.model, size=self.pixels)
+        return Basis.of(self.task, files, *used, frames=self.frames, card=self.card, size=self.pixels)
 
     @property
     def pixels(self) -> tuple[int, int]:
@@ -185,10 +219,17 @@ class Choices:
 
     def current(self) -> tuple[Timeline, list[str]]:
         """What the editor holds on the grid that the form asks for, and what had to move for it."""
+        return (self.blank(), []) if self.timeline is None else self.fitted(self.timeline)
+
+    def fitted(self, timeline: Timeline) -> tuple[Timeline, list[str]]:
+        """A timeline on the grid that the form asks for, and what had to move for it."""
+        from pusa_app.media import count_frames
+
         blank = self.blank()
-        if self.timeline is None:
-            return blank, []
-        return remap(self.timeline, blank.grid, blank.width, blank.height)
+        try:
+            return remap(timeline, blank.grid, blank.width, blank.height, count_frames)
+        except UserError:  # of a file that is gone; that is told where it is missed
+            return remap(timeline, blank.grid, blank.width, blank.height)
 
     @property
     def made_by_task(self) -> bool:
@@ -301,7 +342,7 @@ def faults(choices: Choices, timeline: Timeline) -> dict[str, str]:
     numbers = _number_faults(choices)
     error = None if numbers else _refusal(choices, timeline)
     if error is None:
-        return numbers
+        return numbers or _unplaced(choices, timeline)
     if _is_the_size(choices, timeline):
         return {"size": str(error)}
     if not any(timeline.noise_multipliers()):
@@ -311,6 +352,14 @@ def faults(choices: Choices, timeline: Timeline) -> dict[str, str]:
     if told_there is not None:
         return {control: str(told_there)}
     return {_option_to_blame(choices, lambda other: _refusal(other, timeline)) or "timeline": str(error)}
+
+
+def _unplaced(choices: Choices, timeline: Timeline) -> dict[str, str]:
+    """Why what was given is not on a timeline that can be run without it, as a loop of words alone can."""
+    if timeline.keyframes:
+        return {}
+    control, problem = _blamed(choices)
+    return {} if problem is None else {control: str(problem)}
 
 
 def _is_the_size(choices: Choices, timeline: Timeline) -> bool:
@@ -377,19 +426,23 @@ def _building(choices: Choices) -> UserError | None:
 def _option_to_blame(choices: Choices, trouble: Callable[[Choices], UserError | None]) -> str | None:
     """The control of the option without which there would be no trouble."""
     plain = Options()
-    for option, (field, control) in BLAMED.items():
+    for option, (name, control) in BLAMED.items():
         default = getattr(plain, option)
-        if option not in get_task(choices.task).options or getattr(choices, field) in (default, None):
+        if option not in get_task(choices.task).options or getattr(choices, name) in (default, None):
             continue
-        if trouble(replace(choices, **{field: default})) is None:
+        if trouble(replace(choices, **{name: default})) is None:
             return control
     return None
 
 
 def told(choices: Choices, timeline: Timeline, problem: str | None = None) -> dict[str, Any]:
     """What the editor says of a timeline: advice for the task, what would fail, what the result consists of."""
+    from pusa_app.media import count_frames
+
     task = get_task(choices.task)
     advice = advise(task.name, timeline).model_dump()
+    with contextlib.suppress(UserError):  # a choice that cannot be, or a clip that is gone
+        advice = advise(task.name, timeline, choices.options(), count_frames).model_dump()
     result: list[dict[str, Any]] = []
     with contextlib.suppress(UserError):  # why there is none is said where it can be mended
         plan = task.plan(timeline, choices.options())
@@ -434,4 +487,4 @@ def _piece(piece: Piece, timeline: Timeline) -> dict[str, Any]:
     return {"kind": "kept", "frames": stop - piece.start, "title": f"{name}, untouched"}
 
 
-__all__ = ["MAX_SEED", "NAMES", "Basis", "Choices", "asked_of", "faults", "missing", "told"]
+__all__ = ["MAX_SEED", "NAMES", "Basis", "Choices", "Left", "Memory", "asked_of", "faults", "missing", "told"]

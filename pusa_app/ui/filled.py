@@ -11,6 +11,7 @@ from pusa_app.ui.choices import Choices
 from pusa_app.ui.exact import exact_of, size_field
 from pusa_app.ui.faster import faster_of
 from pusa_app.ui.fields import about, length_field, model_choices, negative_field
+from pusa_app.ui.following import basis_of
 from pusa_app.ui.loras import loras_value
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def values_of(form: Form, choices: Choices, random: bool) -> list[Any]:
         *faster_of(card.spec, choices),
         size_field(card.spec, choices.pixels),
         *exact_of(choices.schedule, choices.schedule_value),
-        choices.basis,
+        basis_of(choices),
     ]
 
 

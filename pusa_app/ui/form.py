@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from pusa_app.errors import UserError
 from pusa_app.models import ModelCard
 from pusa_app.settings import Settings
 from pusa_app.studio import Studio, card_of, cards, default_card
@@ -33,6 +31,7 @@ from pusa_app.ui.fields import (
     tabs_value,
 )
 from pusa_app.ui.filled import fields_of, values_of
+from pusa_app.ui.following import follow
 from pusa_app.ui.gallery import gallery_value, make_gallery
 from pusa_app.ui.loras import Loras, loras_value
 from pusa_app.ui.numbers import Number, Slider
@@ -68,7 +67,7 @@ class Form:
     def build_tabs(self) -> None:
         self.task = gr.State(next(iter(TASKS)))
         size = self._first.spec.width, self._first.spec.height
-        empty = Basis.of(self.task.value, frames=self._first.spec.num_frames, model=self._first.id, size=size)
+        empty = Basis.of(self.task.value, frames=self._first.spec.num_frames, card=self._first, size=size)
         self.followed = gr.State(empty)  # what the timeline in the editor follows from
         self.tabs = Drawn(tabs_value(self.task.value, self._first), script=HERE / "tasks.js", elem_id="tasks")
 
@@ -212,10 +211,15 @@ class Form:
         return [self.task, self.tabs, self.help, *groups, *options, self.color_match, self.gallery]
 
     def shape_of(
-        self, name: str, card: ModelCard, gap: tuple[float | None, float | None] = (None, None), notice: str = ""
+        self,
+        name: str,
+        card: ModelCard,
+        gap: tuple[float | None, float | None] = (None, None),
+        notice: str = "",
+        color_match: Any = None,
     ) -> list[Any]:
         """Updates for `shape`. gap: what its fields hold, since Gradio makes 0 of nothing when it first shows them.
-        notice: why it is this task."""
+        notice: why it is this task. color_match: as `_color_match` says; None leaves it as it is."""
         task = get_task(name)
         asks = {ask.name: ask for ask in task.asks}
         groups: list[Any] = []
@@ -234,10 +238,10 @@ class Form:
             gr.update(visible=has["direction"]),
             gr.update(visible=has["gap"]),
             *gap,
-            gr.update(visible=has["frames"], label=strings.MORE.get(name, ""), value=None),
+            gr.update(visible=has["frames"], label=strings.MORE.get(name, "")),
             gr.update(visible=has["closing"]),
             gr.update(visible=has["result"]),
-            task.color_match,
+            gr.skip() if color_match is None else color_match,
             gr.update(task=name, tasks=list(card.tasks)),
         ]
 
@@ -253,7 +257,7 @@ class Form:
         asked = gr.State(0)
         ask: dict[str, Any] = {"fn": lambda: next(COUNT), "outputs": asked, **QUIET}
         self.news = ask  # what comes after an event elsewhere that changed a choice
-        choice = [self.task, self.model, self.guidance, self.gap_first, self.gap_last]
+        choice = [self.task, self.model, self.guidance, self.gap_first, self.gap_last, self.color_match]
         chosen = [self.guidance, *self.shape, *self._notes.values()]
         self.tabs.select(self._choose_task, choice, chosen, **QUIET).then(**ask)
         for field in self.fields.values():
@@ -270,7 +274,7 @@ class Form:
             [asked.change, self.length.change, *typed],
             self._follow,
             [self.followed, *self.inputs],
-            [self.followed, self.length, *self.said],
+            self.followed_outputs,
             trigger_mode="always_last",
             **QUIET,
         )
@@ -286,6 +290,7 @@ class Form:
         guidance: float | None,
         gap_first: float | None,
         gap_last: float | None,
+        color_match: bool,
         event: gr.EventData,
     ) -> list[Any]:
         with told_to_user():
@@ -296,48 +301,41 @@ class Form:
         spec = card.spec
         # What the user chose stays; the advice for one task gives way to the advice for the next.
         own = spec.guidance_for(event.task) if guidance == spec.guidance_for(before) else gr.skip()  # type: ignore[arg-type]
+        shape = self.shape_of(
+            event.task, card, (gap_first, gap_last), color_match=_color_match(before, event.task, color_match)
+        )
         # What was said was of another task.
-        return [own, *self.shape_of(event.task, card, (gap_first, gap_last)), *(no_note() for _ in self._notes)]
+        return [own, *shape, *(no_note() for _ in self._notes)]
+
+    @property
+    def followed_outputs(self) -> list[Any]:
+        return [self.followed, self.length, *self.said, *self._counted.values()]
+
+    @property
+    def _counted(self) -> dict[str, Number]:
+        """Numbers of frames, which a task or a model may count otherwise than the last."""
+        return {"gap_first": self.gap_first, "gap_last": self.gap_last, "more": self.more}
 
     def _follow(self, before: Basis, *values: Any) -> list[Any]:
-        """Something was chosen or edited: the timeline that follows from it, and what is to be said."""
-        choices = Choices(*values)
-        if choices.model not in {card.id for card in cards()}:
+        """Updates for `followed_outputs`: something was chosen or edited."""
+        chosen = Choices(*values)
+        if chosen.model not in {card.id for card in cards()}:
             # It was removed meanwhile, and the form is about to have another one.
-            return [gr.skip(), gr.skip(), *(gr.skip() for _ in self.said)]
-        if choices.basis.sources != before.sources:
-            said = self._rebuilt(choices)
-        elif choices.basis != before:
-            said = self._resized(choices)
-        else:
-            # The timeline is the user's, and the length too if he undid one.
-            timeline = choices.timeline or choices.blank()
-            if timeline.grid.num_frames != choices.frames:
-                choices = replace(choices, frames=timeline.grid.num_frames)
-                length = gr.update(value=choices.frames, info=length_info(choices.card, choices.frames))
-                return [choices.basis, length, *self._say(choices, timeline)]
-            said = self._say(choices, timeline)
-        return [choices.basis, gr.update(info=length_info(choices.card, choices.frames)), *said]
-
-    def _rebuilt(self, choices: Choices) -> list[Any]:
-        """The task's timeline from what was given; what is wrong with that is told at its control."""
-        try:
-            # The task keyframes builds nothing: it goes on with what is there.
-            timeline = choices.current()[0] if choices.task == "keyframes" else choices.built()
-        except UserError:
-            timeline = choices.blank()
+            return [gr.skip() for _ in self.followed_outputs]
+        found = follow(before, chosen)
+        choices, editor = found.choices, dict[str, Any]()
         # What is there already is not sent again: it would undo what the user does meanwhile.
-        news = {} if timeline == choices.timeline else {"value": timeline, "notice": ""}
-        return self._say(choices, timeline, **news)
-
-    def _resized(self, choices: Choices) -> list[Any]:
-        """Another length or model: keyframes move along, and it is said which."""
-        timeline, notes = choices.current()
-        if timeline == choices.timeline:
-            return self._say(choices, timeline)
-        if choices.made_by_task:
-            return self._rebuilt(choices)
-        return self._say(choices, timeline, value=timeline, notice=" ".join(notes))
+        if found.timeline != chosen.timeline:
+            editor = {"value": found.timeline, "notice": found.notice}
+        elif found.notice:
+            editor = {"notice": found.notice}
+        length = {} if choices.frames == chosen.frames else {"value": choices.frames}
+        return [
+            found.basis,
+            gr.update(info=length_info(choices.card, choices.frames), **length),
+            *self._say(choices, found.timeline, **editor),
+            *(_news(getattr(chosen, name), getattr(choices, name)) for name in self._counted),
+        ]
 
     @property
     def said(self) -> list[Any]:
@@ -387,14 +385,21 @@ class Form:
 
     @property
     def with_model_inputs(self) -> list[Any]:
-        return [self.model, self.task, self.gap_first, self.gap_last]
+        return [self.model, self.task, self.gap_first, self.gap_last, self.color_match]
 
     @property
     def with_model_outputs(self) -> list[Any]:
         own = [self.size, *self._exact, self.length, self.steps, self.guidance, self.negative]
         return [self.model, self.loras, *self._faster, *own, *self.shape]
 
-    def with_model(self, model: str, task: str, gap_first: float | None, gap_last: float | None) -> list[Any]:
+    def with_model(
+        self,
+        model: str,
+        task: str,
+        gap_first: float | None,
+        gap_last: float | None,
+        color_match: bool | None = None,
+    ) -> list[Any]:
         """Updates for `with_model_outputs`: another model, with its own defaults, and with the task if it does that."""
         with told_to_user():
             card = card_of(model)
@@ -403,8 +408,8 @@ class Form:
             shape = {self.tabs: tabs_value(name, card), self.gallery: gr.update(tasks=list(card.tasks))}
             shaped = [shape.get(part, gr.skip()) for part in self.shape]
         else:
-            why, name = card.refusal(name), card.tasks[0]
-            shaped = self.shape_of(name, card, (gap_first, gap_last), why)
+            before, why, name = name, card.refusal(name), card.tasks[0]
+            shaped = self.shape_of(name, card, (gap_first, gap_last), why, _color_match(before, name, color_match))
         numbers = [length_field(card, spec.num_frames), spec.steps, spec.guidance_for(name)]
         own = [size_field(spec), *exact_of(), *numbers, negative_field(spec)]
         # A LoRA is of one model.
@@ -441,6 +446,15 @@ class Form:
         # What stood of what the form held before does not stand any longer.
         lines = [no_note() if line == gr.skip() else line for line in lines]
         return [editor, *lines, *values_of(self, choices, random)]
+
+
+def _color_match(before: str, task: str, chosen: bool | None) -> Any:
+    """An update of the choice: as guidance, it is the task's own where it was that of the task before."""
+    return get_task(task).color_match if chosen == get_task(before).color_match else gr.skip()
+
+
+def _news(before: float | None, now: float | None) -> Any:
+    return gr.skip() if now == before else now
 
 
 def _at_notes(found: Mapping[str, str]) -> dict[str, str]:

@@ -31,7 +31,7 @@ from pusa_app.ui.library_items import (
     looks,
     recipe_text,
 )
-from pusa_app.ui.placing import continued, placed, with_frame
+from pusa_app.ui.placing import continued, frame_of, placed
 from pusa_app.ui.player import is_uploaded, publish_bytes, safe
 from pusa_app.ui.visitors import WHOLE, gone, job_of, number, owner_of, recipe_of, told_to_user, video_of
 
@@ -99,7 +99,7 @@ class Library:
         there = [*form.everything, pages]
         view.use(self._use, owner, there, **QUIET)
         view.go_on(self._go_on, [owner, form.model], there, **QUIET)
-        view.frame(self._frame, [owner, *form.inputs], [form.timeline, pages], **QUIET)
+        view.frame(self._frame, owner, [form.timeline, pages], **QUIET, trigger_mode="multiple")
         self.drop.submit(self._dropped, owner, [self.drop, *there], **QUIET, trigger_mode="multiple")
 
     # --- answers to the view -----------------------------------------------------------------------------------------
@@ -180,14 +180,14 @@ class Library:
             recipe, video = recipe_of(self._studio, job, cell), video_of(self._studio, job, cell)
             return [*self._form.everything_of(continued(recipe, data["task"], video, card_of(model))), _to_create()]
 
-    def _frame(self, mark: str, request: gr.Request, event: gr.EventData, *values: Any) -> list[Any]:
+    def _frame(self, mark: str, request: gr.Request, event: gr.EventData) -> list[Any]:
         """The frame at which the player stands goes onto the timeline."""
         data = _sent(event)
         job, cell = self._chosen(owner_of(mark, request, self._studio.settings.shared), data)
         video, seconds = video_of(self._studio, job, cell), number(data.get("seconds"))
         if cell == WHOLE and self._studio.sweep(job) is not None:
             raise gr.Error(strings.SWEEP_CHOOSE, print_exception=False)
-        return [placed(values, lambda timeline: with_frame(timeline, 0, video, seconds)), _to_create()]
+        return [placed(lambda: frame_of(video, seconds)), _to_create()]
 
     def _dropped(self, mark: str, request: gr.Request, event: gr.EventData) -> list[Any]:
         """The recipe of a dropped video fills the form. What is wrong with it is told beside what stays as it is."""

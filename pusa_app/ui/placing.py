@@ -1,8 +1,9 @@
-"""Putting what was made before back onto a timeline: a frame, a clip, a clip to go on from."""
+"""What was made before, for a timeline: a frame, a clip, a clip to go on from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from pusa_app.errors import RecipeError, UserError
 from pusa_app.models import ModelCard
 from pusa_app.presets import guidance_in
 from pusa_app.studio import given_clip, new_recipe
-from pusa_app.timeline import LATER_FIELDS, ClipSource, ImageSource, Keyframe, Options, Recipe, Timeline, get_task
-from pusa_app.ui.choices import Choices, faults, told
+from pusa_app.timeline import LATER_FIELDS, Options, Recipe, get_task
 
 NEW_NOISE = 0.0
+COUNT = itertools.count(1)  # of answers, each of which must be news to the editor
 
 
 def continued(recipe: Recipe, task: str, video: Path, card: ModelCard) -> Recipe:
@@ -44,57 +45,28 @@ def continued(recipe: Recipe, task: str, video: Path, card: ModelCard) -> Recipe
     return new.model_copy(update=own) if same else new
 
 
-def with_frame(timeline: Timeline, slot: int, video: Path, seconds: float) -> Timeline:
-    """The timeline with the frame of a video at a time as a picture in a slot, or in the nearest free one.
-
-    Raises RecipeError when no slot is free, MediaError when the video cannot be read.
-    """
+def frame_of(video: Path, seconds: float) -> str:
+    """The frame of a video at a time, as a picture in the cache: its path. Raises MediaError."""
     from pusa_app.media import check_clip, load_clip, save_poster
     from pusa_app.ui.player import publish_bytes
 
     info = check_clip(video)
     index = min(max(0, int(seconds * info.fps + 1e-3)), info.num_frames - 1)
     frame = load_clip(video, info.width, info.height, fps=info.fps, start=index, num_frames=1)[0]
-    path = publish_bytes(lambda file: save_poster(frame, file), f"frame-{index}.png")
-    keyframe = Keyframe(slot=_free(timeline, slot), source=ImageSource(path=path), noise=NEW_NOISE)
-    return timeline.having(*timeline.keyframes, keyframe)
+    return publish_bytes(lambda file: save_poster(frame, file), f"frame-{index}.png")
 
 
-def with_clip(timeline: Timeline, slot: int, clip: Path) -> Timeline:
-    """The timeline with a clip from a slot on, as far as slots are free and the clip has frames.
+def placed(make: Callable[[], str], slot: int = 0, order: str = "") -> dict[str, Any]:
+    """An update by which the editor puts a file onto its timeline from a slot on, or why there is none.
 
-    Raises RecipeError when no slot is free, MediaError when the clip cannot be read.
+    make: makes the file and gives its path in the cache. order: what the editor called this when it asked. The answer
+    is the file and not the timeline: that may have been edited since.
     """
-    from pusa_app.media import count_frames
-
-    grid = timeline.grid
-    slot, have = _free(timeline, slot), count_frames(clip, grid.fps)
-    taken = {s for k in timeline.keyframes for s in k.slots}
-    room = next((s for s in range(slot, grid.num_slots) if s in taken), grid.num_slots) - slot
-    fits = (have - 1) // grid.temporal_stride + 1 if slot == 0 else have // grid.temporal_stride
-    span = min(room, fits)
-    if span < 1:
-        raise RecipeError(f"The clip has {have} frames, fewer than a slot holds: use a longer one.")
-    keyframe = Keyframe(slot=slot, span=span, source=ClipSource(path=str(clip)), noise=NEW_NOISE)
-    return timeline.having(*timeline.keyframes, keyframe)
-
-
-def placed(values: Sequence[Any], place: Callable[[Timeline], Timeline]) -> dict[str, Any]:
-    """An update of the editor after something was put on its timeline, or why it could not be.
-
-    values: those of the form's inputs.
-    """
-    choices = Choices(*values)
+    answer: dict[str, Any] = {"order": order, "at": next(COUNT)}
     try:
-        timeline = place(choices.current()[0])
-    except UserError as error:
-        return gr.update(notice=str(error))
-    return gr.update(value=timeline, notice="", **told(choices, timeline, faults(choices, timeline).get("timeline")))
-
-
-def _free(timeline: Timeline, wanted: int) -> int:
-    taken = {s for k in timeline.keyframes for s in k.slots}
-    free = [s for s in range(timeline.grid.num_slots) if s not in taken]
-    if not free:
-        raise RecipeError("Every slot holds a keyframe: take one out first.")
-    return min(free, key=lambda s: (abs(s - wanted), s))
+        path = make()
+    except (UserError, gr.Error) as error:
+        words = error.message if isinstance(error, gr.Error) else str(error)
+        return gr.update(placed=answer, notice=words)
+    answer |= {"path": path, "name": Path(path).name, "slot": slot, "noise": NEW_NOISE}
+    return gr.update(placed=answer, notice="")

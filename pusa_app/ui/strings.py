@@ -17,6 +17,8 @@ GAP_FIRST = "Gap: first frame"
 GAP_LAST = "Gap: last frame"
 GAP_WRONG = "The gap ends before it begins: its last frame cannot be smaller than its first, which is 0 at least."
 GAP_MISSING = "Say which frames to make anew: the first and the last frame of the gap."
+GAP_NOW = "The gap is frames {first} to {last} now."
+MORE_NOW = "{what}: {count} now."
 CLOSING = "Noise of the closing frame"
 CLOSING_HELP = "For loops from words: 0 closes exactly, 0.3 more softly."
 RESULT = "The result holds"
@@ -70,7 +72,10 @@ GALLERY = {
 SAVED = "Saved."
 
 SWEEP = "Sweep"
-SWEEP_HELP = "The same video with one or two things varied, side by side: which noise, which seed, which preset?"
+SWEEP_HELP = (
+    "The same video with one or two things varied, side by side: which noise, which seed, which preset? "
+    "Keyframes are counted from the left."
+)
 SWEEP_AXIS = ("Vary", "And")
 SWEEP_NONE = "nothing else"
 SWEEP_KINDS = {
@@ -219,6 +224,13 @@ BELL = {
 
 PART = "Part {part} of {parts}"
 TIMELINE = "Timeline"
+REMADE = "The task made the timeline anew; undo brings yours back."
+REMADE_KEPT = "What you had changed on the timeline was kept."
+REMADE_PART = "Of what you had changed on the timeline, as much as fits was kept."
+OF_OTHER_MODEL = (
+    "That timeline was of another model: choose that model to have it as it was. It is fitted to {model} now."
+)
+OF_OTHER_SIZE = "That timeline was of another size: choose that size to have it as it was. It is {width}x{height} now."
 MODELS = {
     "title": "Models",
     "intro": "A model is a folder of weights. Download one once, and it works without a network.",

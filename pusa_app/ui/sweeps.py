@@ -36,7 +36,7 @@ REACH = {"noise": (0, 1), "seed": (0, MAX_SEED), "steps": (1, MAX_STEPS), "guida
 
 @dataclass(frozen=True)
 class AxisChoice:
-    """What the fields of one axis hold. keyframe is counted from 1, as people do."""
+    """What the fields of one axis hold. keyframe is counted from 1 and from the left, as people do."""
 
     kind: str
     keyframe: float | None
@@ -52,10 +52,10 @@ class AxisChoice:
         numbers = [number for item in items for number in _numbers(item, self.kind)]
         if self.kind != "noise":
             return {"kind": self.kind, "values": numbers}
-        number, count = 1 if self.keyframe is None else int(self.keyframe), len(recipe.timeline.keyframes)
-        if not 1 <= number <= count:
-            raise RecipeError(strings.SWEEP_NO_KEYFRAME.format(number=number, count=count))
-        return {"kind": "noise", "keyframe": number - 1, "values": numbers}
+        number, places = 1 if self.keyframe is None else int(self.keyframe), _from_left(recipe)
+        if not 1 <= number <= len(places):
+            raise RecipeError(strings.SWEEP_NO_KEYFRAME.format(number=number, count=len(places)))
+        return {"kind": "noise", "keyframe": places[number - 1], "values": numbers}
 
 
 AT_FIRST = AxisChoice("seed", 1, "1, 2, 3")  # what the fields hold that nobody touched
@@ -152,9 +152,15 @@ def fields_for(sweep: Sweep) -> list[AxisChoice]:
     they were; one for each of the two axes, the second of no kind where there is none."""
     choices = []
     for axis in sweep.axes:
-        keyframe = axis.keyframe + 1 if axis.kind == "noise" else 1
+        keyframe = _from_left(sweep.recipe).index(axis.keyframe) + 1 if axis.kind == "noise" else 1
         choices.append(AxisChoice(axis.kind, keyframe, ", ".join(_written(axis))))
     return [*choices, NO_AXIS][:2]
+
+
+def _from_left(recipe: Recipe) -> list[int]:
+    """The places of the keyframes in their timeline, in the order in which they are seen."""
+    keyframes = recipe.timeline.keyframes
+    return sorted(range(len(keyframes)), key=lambda place: keyframes[place].slot)
 
 
 def _written(axis: Any) -> list[str]:

@@ -17,7 +17,6 @@ from pusa_app.timeline import TASKS, ImageSource, Keyframe, LoraChoice
 from pusa_app.ui import strings
 from pusa_app.ui.choices import NAMES, Choices, asked_of, faults, missing, told
 from pusa_app.ui.numbers import Number, Slider
-from pusa_app.ui.placing import with_clip
 from pusa_app.ui.sweeps import sweep_of
 
 PLAIN: dict[str, Any] = {
@@ -121,6 +120,9 @@ FAULTS: tuple[tuple[str, dict[str, Any], str, str], ...] = (
     ("transition", {"clip_b": "tiny"}, "clip_b", "its beginning needs 6"),
     ("transition", {"frames": 7}, "frames", "use at least 13"),
     ("loop", {"frames": 7}, "frames", "use at least 13"),
+    ("loop", {"clip": "clip"}, "clip", "a picture or a clip, not both"),
+    ("loop", {"clip": "clip", "size": "128x128"}, "clip", "a picture or a clip, not both"),
+    ("loop", {"image": None, "clip": "tiny"}, "clip", "its beginning needs 6"),
     ("start-end", {"frames": 1}, "frames", "A length of 7 frames"),
 )
 
@@ -139,6 +141,26 @@ def test_a_fault_is_told_at_its_control(
     assert list(found) == [control] and words in found[control]
     assert missing(replace(choices, timeline=timeline)) == {}
     assert not told(choices, timeline)["advice"]["warnings"], "said in one place"
+
+
+def test_a_picture_behind_what_an_extension_adds_is_told_at_their_number(files: dict[str, str]) -> None:
+    choices = choices_of("extend", files, more=12)
+    timeline = choices.built()
+    timeline = timeline.having(*timeline.keyframes, Keyframe(slot=6, source=ImageSource(path=files["image"])))
+    assert faults(choices, timeline) == {
+        "more": "The picture in slot 6 would be cut off: ask for at least 24 frames, or move it to slot 4."
+    }
+    assert faults(replace(choices, more=24), timeline) == {}
+
+
+@pytest.mark.parametrize(
+    ("last", "words"), [(36, ""), (35, "Only 1 frame follows"), (33, "Only 3 frames follow"), (30, "")]
+)
+def test_what_the_model_does_not_see_behind_a_gap_is_told(last: int, words: str, files: dict[str, str]) -> None:
+    choices = built(choices_of("complete", files, gap_first=19, gap_last=last))
+    assert choices.timeline is not None and faults(choices, choices.timeline) == {}
+    warnings = told(choices, choices.timeline)["advice"]["warnings"]
+    assert [words in warning for warning in warnings] == ([True] if words else [])
 
 
 def test_what_the_user_did_is_told_in_the_editor(files: dict[str, str]) -> None:
@@ -179,6 +201,25 @@ def test_another_length(files: dict[str, str]) -> None:
     assert not choices_of("keyframes", files, timeline=short.blank()).made_by_task
 
 
+@pytest.mark.parametrize(("stride", "fps"), [(4, 16), (6, 30)])
+@pytest.mark.parametrize("task", ["extend", "loop"])
+def test_with_another_model_a_clip_is_used_to_its_end(
+    task: str, stride: int, fps: float, files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = testing.card()
+    changes = {"temporal_stride": stride, "fps": fps, "num_frames": 121, "max_frames": 121}
+    other = own.model_copy(update={"id": "other", "spec": own.spec.model_copy(update=changes)})
+    before = built(choices_of(task, files, image=None, clip=files["clip"]))
+    monkeypatch.setattr("pusa_app.ui.choices.card_of", lambda model: other if model == "other" else own)
+    timeline, _ = replace(before, model="other", frames=121).current()
+    first = timeline.keyframes[0]
+    assert first.source.start + first.num_frames(stride) == media.count_frames(files["clip"], fps)  # type: ignore[union-attr]
+    # A file that is gone is told where it is missed, as with any other length.
+    gone = first.model_copy(update={"source": first.source.model_copy(update={"path": "/nowhere/a.mp4"})})
+    timeline, _ = replace(before, timeline=timeline.having(gone)).current()
+    assert len(timeline.keyframes) == 1
+
+
 def test_a_preset_takes_what_the_form_has(files: dict[str, str]) -> None:
     preset = find_preset("Soft arrival")
     recipe = built(choices_of("start-end", files)).with_preset(preset)
@@ -217,17 +258,6 @@ def test_a_sweep_says_what_cannot_be(files: dict[str, str], tmp_path: Path) -> N
         assert len(str(caught.value)) < 140
     with pytest.raises(RecipeError, match="100 videos"):
         swept(("seed", None, "1-50"), ("steps", None, "1, 2"))
-
-
-def test_a_clip_made_before_is_placed_where_there_is_room(files: dict[str, str]) -> None:
-    blank = choices_of("keyframes").blank()
-    whole = with_clip(blank, 0, Path(files["clip"]))
-    assert (whole.keyframes[0].slot, whole.keyframes[0].span) == (0, 7)
-    with pytest.raises(RecipeError, match="Every slot"):
-        with_clip(whole, 0, Path(files["clip"]))
-    with pytest.raises(RecipeError, match="fewer than a slot"):
-        with_clip(blank, 3, Path(files["tiny"]))
-    assert with_clip(blank, 3, Path(files["short"])).keyframes[0].slots == range(3, 6)
 
 
 def test_numbers_refuse_no_event() -> None:

@@ -25,6 +25,7 @@ from pusa_app.timeline import ClipSource, FrameGrid, ImageSource, Keyframe, Time
 from pusa_app.ui.timeline_editor import EditorValue, TimelineEditor
 from pusa_app.ui.timeline_editor import thumbs as thumbs_module
 from pusa_app.ui.timeline_editor.editor import SCRIPTS, _script
+from pusa_app.ui.timeline_editor.refit import refit
 from pusa_app.ui.timeline_editor.thumbs import MAX_THUMBS, describe, look_at
 from pusa_app.ui.timeline_editor.words import WORDS
 
@@ -115,6 +116,14 @@ def test_a_timeline_comes_back_as_it_was(editor: TimelineEditor, picture: str, c
     # The JSON of either is as good as the thing itself.
     assert editor.postprocess(value) == editor.postprocess(timeline)
     assert editor.postprocess(timeline.model_dump(mode="json")) == editor.postprocess(timeline)
+
+
+def test_keyframes_are_in_order_of_time(editor: TimelineEditor, picture: str) -> None:
+    """In the order in which they were added nobody sees them."""
+    both = [Keyframe(slot=slot, source=ImageSource(path=picture), noise=0.2) for slot in (6, 0)]
+    value = shown(editor, Timeline(grid=GRID, width=64, height=64, keyframes=tuple(both)))
+    assert [k["slot"] for k in value["keyframes"]] == [6, 0]
+    assert [k.slot for k in sent(editor, value).keyframes] == [0, 6]
 
 
 def test_what_the_page_gets(editor: TimelineEditor, picture: str, clip: str) -> None:
@@ -372,6 +381,67 @@ def test_the_model_counts_as_python_does() -> None:
     assert multipliers == list(timeline.noise_multipliers())
     assert frames == [[GRID.frames_of(s)[0], len(GRID.frames_of(s))] for s in range(GRID.num_slots)]
     assert spans == [5, 4, 4]
+
+
+def test_a_clip_fills_the_free_slots_as_far_as_it_goes() -> None:
+    """Spans of clips of 60, 20 and 4 frames, from slots 0, 2 and 3 on; slot 5 is taken."""
+    spans = in_node(
+        """const taken = { id: 'a', kind: 'image', slot: 5, span: 1 };
+        const value = { grid: { num_frames: 37, temporal_stride: 6, fps: 12 }, keyframes: [taken] };
+        const clip = frames => ({ kind: 'clip', frames, start: 0 });
+        const found = [60, 20, 4].map(frames => [0, 2, 3].map(slot => fillingSpan(value, clip(frames), slot)));
+        console.log(JSON.stringify(found));"""
+    )
+    assert spans == [[5, 3, 2], [4, 3, 2], [1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("grid", "slots"),
+    [
+        (GRID, 7),
+        (FrameGrid(num_frames=97, temporal_stride=8, fps=24.0), 10),
+        (FrameGrid(num_frames=1, temporal_stride=4, fps=6.0), 5),
+    ],
+)
+def test_slots_for_as_many_seconds(grid: FrameGrid, slots: int) -> None:
+    found = in_node(f"console.log(JSON.stringify(slotsLike({grid.model_dump_json()}, {GRID.model_dump_json()})));")
+    assert found == slots
+
+
+def place(slot: int, span: int = 1, kind: str = "clip", **more: Any) -> dict[str, Any]:
+    return {"slot": slot, "span": span, "noise": [0.1] * span, "kind": kind, "start": 0, "begin": 0, "end": None} | more
+
+
+def test_keyframes_of_another_model_stay_at_their_second() -> None:
+    """As remap does it; what starts at second 2 of its file does so at another frame rate."""
+    before, after = GRID.model_dump(), {"num_frames": 73, "temporal_stride": 8, "fps": 24.0}
+    places = [place(0, kind="image"), place(2, 2, start=24, begin=12, end=48), place(5, 1)]
+    answer = refit([before, after, places])
+    assert answer["keyframes"][0] == {"slot": 0, "span": 1, "noise": [0.1]}
+    assert answer["keyframes"][1] == {"slot": 3, "span": 2, "noise": [0.1, 0.1], "start": 48, "begin": 24, "end": 95}
+    assert "Keyframe 2 moved from slot 2 to 3." in answer["notes"]
+    # A clip that was trimmed to frames before its part; one that fills no slot of the other model.
+    assert refit([before, after, [place(0, start=2, begin=5)]])["keyframes"][0]["begin"] == 4
+    short = refit([before, {"num_frames": 37, "temporal_stride": 12, "fps": 6.0}, [place(2), place(0, kind="image")]])
+    assert short["keyframes"][0] is None and "left out" in short["notes"][0] and short["keyframes"][1] is not None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        [1],
+        [GRID.model_dump(), GRID.model_dump(), [{}]],
+        [GRID.model_dump(), {"num_frames": 38, "temporal_stride": 6, "fps": 12}, []],
+        [GRID.model_dump(), GRID.model_dump() | {"num_frames": 6001}, []],
+        [GRID.model_dump(), GRID.model_dump(), [place(0, 4), place(0, 4)]],
+        [GRID.model_dump(), GRID.model_dump(), [place(0, 2, noise=[0.1])]],
+        [GRID.model_dump(), GRID.model_dump(), [place(0, 2, "image")]],
+        [GRID.model_dump(), GRID.model_dump(), [place(0, start=5, end=0)]],
+    ],
+)
+def test_refit_answers_anything(data: Any) -> None:
+    assert set(refit(data)) == {"problem"}
 
 
 def test_no_edit_breaks_a_timeline() -> None:

@@ -130,6 +130,17 @@ def test_values_are_written_as_people_write_them() -> None:
     assert [dataclasses.astuple(choice) for choice in alone] == [("guidance", 1, "6, 1.5"), ("", 1, "")]
 
 
+def test_keyframes_are_counted_from_the_left() -> None:
+    """Whatever their order in the timeline, which is that of a recipe's file."""
+    base = recipe("a.png", "b.png", "c.png")
+    mixed = base.model_copy(update={"timeline": base.timeline.having(*(base.timeline.keyframes[n] for n in (2, 0, 1)))})
+    for number, slot in ((1, 0), (2, 1), (3, 2)):
+        sweep = sweep_of(mixed, testing.card(), Path("/nowhere"), ("noise", number, "0, 0.7", "", 1, ""))
+        changed = [k for k in sweep.cells()[1].recipe.timeline.keyframes if k.noise == 0.7]
+        assert [k.slot for k in changed] == [slot] and sweep.labels[0][1] == f"slot {slot} noise 0.7"
+        assert fields_for(sweep)[0].keyframe == number and again(sweep) == sweep
+
+
 # --- editing ---------------------------------------------------------------------------------------------------------
 
 REQUEST: Any = SimpleNamespace(

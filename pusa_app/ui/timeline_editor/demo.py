@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import gradio as gr
 import numpy as np
 
 from pusa_app.timeline import ClipSource, FrameGrid, ImageSource, Keyframe, Timeline, frames_for_slots
-from pusa_app.ui.player import data_url, publish
+from pusa_app.ui.placing import placed
+from pusa_app.ui.player import data_url, publish, publish_bytes
 from pusa_app.ui.theme import look
 from pusa_app.ui.timeline_editor.editor import TimelineEditor
 
@@ -59,8 +61,9 @@ def build(timeline: Timeline, folder: Path) -> gr.Blocks:
             told = gr.Textbox(elem_id="told", label="What Python gets", lines=6)
             event = gr.Textbox(elem_id="event", label="Last event")
         editor.input(_told, editor, told, show_progress="hidden", trigger_mode="always_last", api_name="told")
-        editor.take(_taken, None, event, **quiet)
-        editor.library_pick(_picked, None, event, **quiet)
+        asked = {"inputs": None, "outputs": [event, editor], **quiet, "trigger_mode": "multiple"}
+        editor.take(_taken, **asked)
+        editor.library_pick(_picked, **asked)
         there = gr.Button("Send back", visible=False)
         there.click(lambda value: value, editor, editor, show_progress="hidden", api_name="send_back")
     return page
@@ -70,12 +73,16 @@ def _told(timeline: Timeline | None) -> str:
     return "" if timeline is None else timeline.model_dump_json()
 
 
-def _taken(event: gr.EventData) -> str:
-    return f"take {event.slot} {event.seconds:.2f}"
+def _taken(event: gr.EventData) -> tuple[str, dict[str, Any]]:
+    """A picture takes its time, so that somebody can do something meanwhile."""
+    time.sleep(1)
+    frame = publish_bytes(lambda file: picture(file, COLOURS[3]), "frame.png")
+    return f"take {event.slot} {event.seconds:.2f}", placed(lambda: frame, event.slot, event.order)
 
 
-def _picked(event: gr.EventData) -> str:
-    return f"library_pick {event.id} {event.slot}"
+def _picked(event: gr.EventData) -> tuple[str, dict[str, Any]]:
+    made = publish_bytes(lambda file: clip(file, CLIP_FRAMES), "made.mp4")
+    return f"library_pick {event.id} {event.slot}", placed(lambda: made, event.slot, event.order)
 
 
 def _updates(timeline: Timeline, folder: Path) -> dict[str, Any]:

@@ -5,10 +5,20 @@ const EDGE = 36;       // pixels from the border where the timeline begins to sc
 
 let drag = null;
 let scrolled = 0;      // scroll.scrollLeft, kept so that no move has to ask for it
+let resting = [];      // what goes on when nothing is dragged any more
 scroll.addEventListener('scroll', () => { scrolled = scroll.scrollLeft; }, { passive: true });
 
+/** Whether something is dragged, here or in the inspector: `value` is then what nobody was told of yet. */
+const dragging = () => !!(drag || abandon);
+
+/** A promise of the end of a drag, which ends with what it began with. All that comes by itself waits for it. */
+const rest = () => dragging() ? new Promise(go => resting.push(go)) : Promise.resolve();
+
+function rested() { for (const go of resting.splice(0)) go(); }
+
 tracks.addEventListener('pointerdown', event => {
-  if (event.button || drag || !value) return;
+  if (event.button || dragging() || !value) return;
+  enterTyped();
   const key = event.target.closest('.te-key');
   const k = key && value.keyframes.find(x => x.id === key.dataset.id);
   if (!k) { pressSlot(event); return; }
@@ -27,7 +37,7 @@ function pressSlot(event) {
 
 /** Choose what is pressed. One of several chosen keyframes keeps the others, since they may all be dragged. */
 function pressKey(event, k, handle) {
-  if (event.shiftKey) choose(chosen.has(k.id) ? [...chosen].filter(id => id !== k.id) : [...chosen, k.id]);
+  if (event.shiftKey || several) toggle(k.id);
   else if (!chosen.has(k.id)) choose([k.id]);
   const node = nodes.get(k.id);
   (handle?.classList.contains('te-dot') ? handle : node.card).focus({ preventScroll: true });
@@ -40,7 +50,7 @@ function startDrag(event, k, handle) {
     k, base: value, pointer: event.pointerId, x: event.clientX, y: event.clientY, scrolled, last: event, moved: false,
     index: handle?.classList.contains('te-dot') ? Number(handle.dataset.index) : null,
     grabbed: handle ? Number(handle.dataset.index) : 0,
-    left: rect.left, right: rect.right, frame: 0, shift: event.shiftKey,
+    left: rect.left, right: rect.right, frame: 0, more: event.shiftKey || several,
   };
   tracks.setPointerCapture(event.pointerId);
 }
@@ -149,7 +159,7 @@ function scrollAtEdges() {
 
 /** End a drag: keep what it did, or put everything back. */
 function endDrag(keep) {
-  const { kind, base, moved: did, frame, k, shift, pointer } = drag;
+  const { kind, base, moved: did, frame, k, more, pointer } = drag;
   cancelAnimationFrame(frame);
   drag = null;
   if (tracks.hasPointerCapture(pointer)) tracks.releasePointerCapture(pointer);
@@ -159,11 +169,18 @@ function endDrag(keep) {
   const next = value;
   value = base;
   if (keep && did) { if (!change(next)) draw(); } else draw();
-  if (keep && !did && !shift && chosen.size > 1) choose([k.id]);
+  if (keep && !did && !more && chosen.size > 1) choose([k.id]);
+  rested();
 }
 
 tracks.addEventListener('pointerup', event => { if (drag?.pointer === event.pointerId) endDrag(true); });
-tracks.addEventListener('pointercancel', event => { if (drag?.pointer === event.pointerId) endDrag(false); });
+for (const name of ['pointercancel', 'lostpointercapture']) {
+  tracks.addEventListener(name, event => { if (drag?.pointer === event.pointerId) endDrag(false); });
+}
+// A second finger, or a key, presses no button that would change what is dragged.
+root.addEventListener('click', event => {
+  if (dragging()) { event.preventDefault(); event.stopPropagation(); }
+}, { capture: true });
 
 // --- zoom -----------------------------------------------------------------------------------------------------------
 

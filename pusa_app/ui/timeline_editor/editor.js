@@ -42,7 +42,7 @@ function undo() { travel(past, future); }
 function redo() { travel(future, past); }
 
 function travel(from, to) {
-  if (!from.length || drag) return;
+  if (!from.length || dragging()) return;
   to.push(value);
   value = from.pop();
   lastTag = null;
@@ -58,14 +58,27 @@ function forget() {
   const lost = [...nodes].some(([id, { group }]) => !there.has(id) && group.contains(document.activeElement));
   if (lost) root.focus({ preventScroll: true });
   chosen = new Set(kept);
+  several &&= kept.length > 0;
   if (cursor !== null && value && cursor >= slotsOf(value.grid)) cursor = null;
 }
 
-function choose(ids, slot = null) {
+/** more: whether the next press adds to it. */
+function take(ids, slot = null, more = false) {
   chosen = new Set(ids);
   cursor = ids.length ? null : slot;
+  several = more && ids.length > 0;
   asked = null;
+}
+
+function choose(ids, slot = null, more = false) {
+  enterTyped();
+  take(ids, slot, more);
   draw();
+}
+
+/** Add a keyframe to what is chosen, or take it away. */
+function toggle(id) {
+  choose(chosen.has(id) ? [...chosen].filter(x => x !== id) : [...chosen, id], null, several);
 }
 
 /** A value that comes from Python is one step of undo as well. */
@@ -132,7 +145,7 @@ function drawBar() {
 }
 
 function clear() {
-  chosen = new Set();
+  take([]);
   change({ ...value, keyframes: [] });
 }
 
@@ -168,7 +181,7 @@ function fillLibrary(panel, close) {
       close();
       const slot = freeSlot(value, nextSlot());
       if (slot === null) complain(say('full'));
-      else trigger('library_pick', { id: entry.id, slot });
+      else order('library_pick', { id: entry.id, slot }, say('fetching', { name: entry.title }));
     } });
     if (entry.picture) picture(item, entry.picture);
     make('span', '', item, entry.title);
@@ -181,7 +194,8 @@ function fillHelp(panel) {
     ['Tab', 'help_tab'], ['← →', 'help_arrows'], ['Ctrl + ← →', 'help_edge'], ['Shift + ↑ ↓', 'help_shift'],
     ['Home End', 'help_ends'],
     ['Del', 'help_delete'], ['Ctrl + Z, Y', 'help_undo'], ['Ctrl + C X V D', 'help_copy'], ['Esc', 'help_escape'],
-    [`Shift + ${say('key_click')}`, 'help_select'], ['Ctrl + A', 'help_all'], [`Alt + ${say('key_drag')}`, 'help_fine'],
+    [`Shift + ${say('key_click')}`, 'help_select'], [say('key_space'), 'help_space'],
+    ['Ctrl + A', 'help_all'], [`Alt + ${say('key_drag')}`, 'help_fine'],
     [`Ctrl + ${say('key_wheel')}`, 'help_wheel'],
   ]) {
     make('dt', '', keys, combination);
@@ -200,7 +214,7 @@ function dress() {
 }
 
 new ResizeObserver(([entry]) => {
-  if (drag || Math.abs(entry.contentRect.width - viewWidth) < 1) return;
+  if (dragging() || Math.abs(entry.contentRect.width - viewWidth) < 1) return;
   viewWidth = entry.contentRect.width;
   if (value) draw();
 }).observe(scroll);
@@ -210,6 +224,7 @@ watch('strings', () => { dress(); draw(); });
 watch(['advice', 'readonly', 'library', 'player'], () => draw());
 watch('notice', () => tell(prop('notice')));
 watch('result', drawResult);
+watch('placed', receive);
 watch('live', () => { if (geo) drawLive(); });
 viewWidth = scroll.clientWidth;
 complain('');

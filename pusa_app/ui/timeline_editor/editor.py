@@ -13,6 +13,7 @@ from gradio.components.base import Component
 
 from pusa_app.timeline import Timeline
 from pusa_app.ui.player import is_uploaded
+from pusa_app.ui.timeline_editor.refit import refit
 from pusa_app.ui.timeline_editor.thumbs import NOT_UPLOADED, describe
 from pusa_app.ui.timeline_editor.value import EditorValue, from_anything, refusal, to_timeline
 from pusa_app.ui.timeline_editor.words import WORDS
@@ -38,13 +39,16 @@ class TimelineEditor(gr.HTML):
         drawn under the curve while the editor holds the timeline that it is of.
     library: [{"id", "title", "picture"}], entries of the menu "Library"; picture is a data URL or None.
     player: CSS selector of a <video> whose current frame can be taken.
+    placed: {"path", "name", "slot", "noise", "order", "at"}, an uploaded file that the script puts into the nearest
+        free slots of the timeline as that is then. order: the one of the event that asked for it; at: something else
+        each time, so that it is seen. Without a path there is no file, and `notice` says why.
     readonly: nothing can be changed.
     slots_max: the most slots that the model takes, asked when a saved timeline is loaded.
     new_noise: the noise of a new keyframe.
     strings: words that take the place of those in words.py.
 
-    Events: input (the user changed the value), take ({slot, seconds}: the player's frame is wanted), library_pick
-    ({id, slot}).
+    Events: input (the user changed the value), take ({slot, seconds, order}: the player's frame is wanted),
+    library_pick ({id, slot, order}). The latter two are answered with `placed`, and the next is not sent before.
     """
 
     EVENTS = [*gr.HTML.EVENTS, "take", "library_pick"]  # noqa: RUF012
@@ -60,6 +64,7 @@ class TimelineEditor(gr.HTML):
         live: dict[str, Any] | None = None,
         library: list[dict[str, Any]] | None = None,
         player: str = "",
+        placed: dict[str, Any] | None = None,
         readonly: bool = False,
         slots_max: int = 0,
         new_noise: float = NEW_NOISE,
@@ -74,6 +79,7 @@ class TimelineEditor(gr.HTML):
             "live": live or {},
             "library": library or [],
             "player": player,
+            "placed": placed or {},
             "readonly": readonly,
             "slots_max": slots_max,
             "new_noise": new_noise,
@@ -86,7 +92,7 @@ class TimelineEditor(gr.HTML):
             html_template='<div class="te"></div>',
             head=_style(),
             js_on_load=f"const DEFAULTS = {json.dumps(props)};\n{_script()}",
-            server_functions=[describe],
+            server_functions=[describe, refit],
             apply_default_css=False,
             elem_id=elem_id,
             **props,

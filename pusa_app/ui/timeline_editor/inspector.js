@@ -5,14 +5,15 @@ let fields = [];      // functions that write the present values into its contro
 let asked = null;     // the shape of the noise that the user asked for: a ramp whose ends meet stays a ramp
 const SHAPES = ['constant', 'rising', 'falling', 'list'];
 
-const chosenKeys = () => inTime(value.keyframes.filter(k => chosen.has(k.id)));
-const only = () => { const keys = chosenKeys(); return keys.length === 1 ? keys[0] : null; };
+const keysOf = ids => inTime(value.keyframes.filter(k => ids.has(k.id)));
+const chosenKeys = () => keysOf(chosen);
+const only = (ids = chosen) => { const keys = keysOf(ids); return keys.length === 1 ? keys[0] : null; };
 const totalSpan = keys => keys.reduce((sum, k) => sum + k.span, 0);
 
 function drawInspector() {
   const keys = chosenKeys();
   const what = JSON.stringify([keys.map(k => [k.id, k.kind, k.span > 1, k.file.path]), keys.length ? null : cursor,
-    prop('readonly'), geo.slots, currentShape(keys)]);
+    atCursor()?.id, prop('readonly'), geo.slots, several, value.keyframes.length > 1, currentShape(keys)]);
   if (what === inspected && inspector.childNodes.length) { refreshInspector(); return; }
   // A control that rebuilds its own inspector keeps the focus, by its name.
   const name = inspector.contains(document.activeElement) ? document.activeElement.dataset.name : null;
@@ -32,9 +33,23 @@ const refreshInspector = () => { for (const refresh of fields) refresh(); };
 
 function inspectSlot() {
   if (cursor === null || cursor >= geo.slots) { make('p', 'te-hint', inspector, say('hint')); return; }
-  const frames = framesText(value.grid, cursor, 1);
+  const frames = framesText(value.grid, cursor, 1), k = atCursor();
+  if (k) {
+    make('p', 'te-hint', inspector, say('taken_slot', { slot: cursor, frames, name: k.name }));
+    button('te-choose-it', inspector, { text: say('choose_it'), press: () => goTo(k.id) });
+    return;
+  }
   make('p', 'te-hint', inspector, say('free_slot', { slot: cursor, frames }));
   if (!prop('readonly')) button('te-add-here', inspector, { text: say('add_here'), press: () => chooseFiles() });
+}
+
+/** The keyframe in the chosen slot, if there is one. */
+const atCursor = () => cursor === null ? undefined : value.keyframes.find(k => k.slot <= cursor && cursor < endOf(k));
+
+/** Choose a keyframe and go there. */
+function goTo(id) {
+  choose([id]);
+  nodes.get(id).card.focus({ preventScroll: true });
 }
 
 function inspectKeyframe(k) {
@@ -73,6 +88,12 @@ function inspectSeveral(keys) {
 function actions(parent, single) {
   const row = make('div', 'te-actions', parent);
   if (single) button('te-replace', row, { text: say('replace'), press: () => chooseFiles(only()?.id) });
+  if (value.keyframes.length > 1) {
+    const press = () => choose([...chosen], null, !several);
+    const more = button('te-several', row, { text: say('choose_several'), press });
+    more.dataset.name = 'several';
+    more.setAttribute('aria-pressed', several);
+  }
   button('te-duplicate', row, { text: say('duplicate'), press: duplicate });
   button('te-delete', row, { text: say('delete'), press: remove });
 }
@@ -99,6 +120,13 @@ function refill(input, text) {
   if (input.dataset.dirty !== 'yes') input.dataset.shown = text;
 }
 
+const isTyped = input => inspector.contains(input) && input.dataset.dirty === 'yes';
+
+/** Take what is being typed, before something else is chosen and its field goes. */
+function enterTyped() {
+  if (isTyped(document.activeElement)) document.activeElement.dispatchEvent(new Event('change'));
+}
+
 /** What was typed counts when it is complete: Enter, a press of the arrows, or going elsewhere. */
 function onEntered(input, accept) {
   const enter = () => {
@@ -113,10 +141,10 @@ function onEntered(input, accept) {
 }
 
 function numberField(parent, name, { least, most, get, set, step = 1, text = say(name) }) {
-  const input = textInput(labelled(parent, name, text), name, 'number');
+  const input = textInput(labelled(parent, name, text), name, 'number'), mine = chosen;
   input.step = step;
   onEntered(input, typed => {
-    const x = typed.trim() === '' ? NaN : Number(typed), now = only();
+    const x = typed.trim() === '' ? NaN : Number(typed), now = only(mine);
     if (!now || !Number.isFinite(x)) return;
     set(now, clamp(step === 1 ? Math.round(x) : round2(x), least(now), most(now)));
   });
@@ -129,10 +157,12 @@ function numberField(parent, name, { least, most, get, set, step = 1, text = say
   });
 }
 
-/** A row of exclusive buttons. */
-function segments(parent, name, choices, get, set) {
+/** A row of exclusive buttons under a label. */
+function segments(parent, name, label, choices, get, set) {
+  make('span', 'te-label', parent, label);
   const group = make('span', 'te-segments', parent);
   group.setAttribute('role', 'radiogroup');
+  group.setAttribute('aria-label', label);
   const all = choices.map(([id, text, title]) => {
     const node = make('button', 'te-segment', group, text);
     node.type = 'button';
@@ -159,9 +189,8 @@ function segments(parent, name, choices, get, set) {
 
 function fitField(parent) {
   const box = make('div', 'te-field te-field-fit', parent);
-  make('span', 'te-label', box, say('fit_mode'));
   const choices = [['crop', say('crop'), say('crop_title')], ['pad', say('pad'), say('pad_title')]];
-  segments(box, 'fit', choices, () => only()?.fit, fit => change(replaced(value, { ...only(), fit })));
+  segments(box, 'fit', say('fit_mode'), choices, () => only()?.fit, fit => change(replaced(value, { ...only(), fit })));
 }
 
 // --- what the numbers do --------------------------------------------------------------------------------------------
@@ -208,8 +237,8 @@ function noiseFields(parent, keys) {
     return;
   }
   const box = make('div', 'te-field te-field-shape', parent);
-  make('span', 'te-label', box, say('noise'));
-  segments(box, 'shape', SHAPES.map(name => [name, say(name)]), () => currentShape(chosenKeys()), chooseShape);
+  const shapes = SHAPES.map(name => [name, say(name)]);
+  segments(box, 'shape', say('noise'), shapes, () => currentShape(chosenKeys()), chooseShape);
   const name = currentShape(keys);
   if (name === 'list') listField(parent);
   else for (const end of name === 'constant' ? ['level'] : ['from', 'to']) rampField(parent, end);
@@ -232,19 +261,19 @@ function chooseShape(name) {
 
 /** One end of a ramp, or the level of a constant noise. */
 function rampField(parent, name) {
-  const input = textInput(labelled(parent, name, say(name)), name, 'number');
+  const input = textInput(labelled(parent, name, say(name)), name, 'number'), mine = chosen;
   Object.assign(input, { min: 0, max: 1, step: 0.05 });
   const ends = () => {
-    const noise = chosenKeys().flatMap(k => k.noise);
+    const noise = keysOf(mine).flatMap(k => k.noise);
     return [noise[0], noise.at(-1), noise.length];
   };
   onEntered(input, typed => {
-    const x = Number(typed);
-    if (typed.trim() === '' || !Number.isFinite(x)) return;
-    asked = currentShape(chosenKeys());
+    const x = Number(typed), keys = keysOf(mine);
+    if (typed.trim() === '' || !Number.isFinite(x) || !keys.length) return;
+    asked = currentShape(keys);
     const [from, to, count] = ends(), level = round2(clamp(x, 0, 1));
     const [first, last] = { level: [level, level], from: [level, to], to: [from, level] }[name];
-    change(withNoises(value, chosenKeys(), ramp(first, last, count)), `noise-${name}`);
+    change(withNoises(value, keys, ramp(first, last, count)), `noise-${name}`);
   });
   fields.push(() => {
     const [from, to, count] = ends();
@@ -254,10 +283,10 @@ function rampField(parent, name) {
 
 function listField(parent) {
   const label = labelled(parent, 'values', say('values'));
-  const input = textInput(label, 'values', 'text');
+  const input = textInput(label, 'values', 'text'), mine = chosen;
   input.inputMode = 'decimal';
   onEntered(input, typed => {
-    const keys = chosenKeys(), count = totalSpan(keys);
+    const keys = keysOf(mine), count = totalSpan(keys);
     const parts = typed.split(/[,;\s]+/).filter(Boolean), numbers = parts.map(Number);
     const good = numbers.length === count && numbers.every(x => x >= 0 && x <= 1);
     complain(good ? '' : say('values_wrong', { count }));
@@ -377,10 +406,12 @@ function draggable(node, begin, follow) {
     value = before;
     grip = abandon = null;
     if (!keep || !change(next)) draw();
+    rested();
   };
   const to = event => { value = follow(event, grip); drawMoving(); };
   node.addEventListener('pointerdown', event => {
-    if (event.button || !only()) return;
+    if (event.button || dragging() || !only()) return;
+    enterTyped();
     grip = begin(event);
     if (!grip) return;
     event.preventDefault();
@@ -392,5 +423,5 @@ function draggable(node, begin, follow) {
   });
   node.addEventListener('pointermove', event => { if (grip) to(event); });
   node.addEventListener('pointerup', () => end(true));
-  node.addEventListener('pointercancel', () => end(false));
+  for (const name of ['pointercancel', 'lostpointercapture']) node.addEventListener(name, () => end(false));
 }

@@ -1,12 +1,13 @@
 // Keys and the clipboard.
 
-let copied = [];  // keyframes
+let copied = { keys: [], grid: null };  // keyframes, and the grid that their numbers are of
 
 const isTyping = target => target.matches('input, textarea, select');
 
 root.addEventListener('keydown', event => {
   if (!value) return;
   if (event.key === 'Escape') { escape(event); return; }
+  if (dragging()) return;
   // A field whose content is as it was has nothing to undo of its own.
   const idle = !isTyping(event.target) || event.target.dataset.dirty !== 'yes';
   if ((event.ctrlKey || event.metaKey) && idle && command(event)) { event.preventDefault(); return; }
@@ -29,7 +30,6 @@ function escape(event) {
 /** Undo, redo, duplicate and choose all; true when it was one of them. Copy, cut and paste are events of their own. */
 function command(event) {
   const key = event.key.toLowerCase();
-  if (drag) return false;
   if (key === 'a' && !isTyping(event.target)) return choose(value.keyframes.map(k => k.id)), true;
   if (prop('readonly')) return false;
   if (key === 'z') return event.shiftKey ? redo() : undo(), true;
@@ -55,7 +55,9 @@ function keyOfCard(event) {
   if (by) return moveBy(k, by), true;
   if (event.key === 'Home') return change(stepped(value, k, 1, -1)), true;
   if (event.key === 'End') return change(stepped(value, k, -1, geo.slots)), true;
-  if (event.key === 'Enter' || event.key === ' ') return inspector.querySelector('input')?.focus(), true;
+  if (event.key === 'Enter') return inspector.querySelector('input')?.focus(), true;
+  // The first press says that several are wanted: from there on Tab goes on without choosing.
+  if (event.key === ' ') return several ? toggle(k.id) : choose([...new Set(chosen).add(k.id)], null, true), true;
   return false;
 }
 
@@ -86,7 +88,7 @@ function keyOfSlot(event) {
   }
   if (event.key !== 'Enter' && event.key !== ' ') return false;
   choose([], slot);
-  chooseFiles();
+  if (atCursor()) goTo(atCursor().id); else chooseFiles();
   return true;
 }
 
@@ -98,18 +100,18 @@ document.addEventListener('pointerdown', watchHands(false), { capture: true });
 
 root.addEventListener('focusin', event => {
   const key = event.target.closest('.te-key');
-  if (key && byKeys && !chosen.has(key.dataset.id) && !drag) choose([key.dataset.id]);
+  if (key && byKeys && !several && !chosen.has(key.dataset.id) && !dragging()) choose([key.dataset.id]);
 });
 
 // --- the clipboard --------------------------------------------------------------------------------------------------
 
-const mayCopy = event => value && chosen.size > 0 && !isTyping(event.target);
+const mayCopy = event => value && chosen.size > 0 && !isTyping(event.target) && !dragging();
 
 /** Some text goes on the system's clipboard too, so that an older picture there does not come back with Ctrl+V. */
 function copy(event) {
   if (!mayCopy(event)) return false;
-  copied = chosenKeys();
-  event.clipboardData.setData('text/plain', copied.map(k => keyframeText(value.grid, k)).join('\n'));
+  copied = { keys: chosenKeys(), grid: value.grid };
+  event.clipboardData.setData('text/plain', copied.keys.map(k => keyframeText(value.grid, k)).join('\n'));
   event.preventDefault();
   return true;
 }
@@ -117,31 +119,45 @@ function copy(event) {
 root.addEventListener('copy', copy);
 root.addEventListener('cut', event => { if (!prop('readonly') && copy(event)) remove(); });
 root.addEventListener('paste', event => {
-  if (!value || prop('readonly') || isTyping(event.target)) return;
+  if (!value || prop('readonly') || isTyping(event.target) || dragging()) return;
   const files = [...event.clipboardData.files];
   event.preventDefault();
   if (files.length) addFiles(files);
-  else pasteKeys(copied);
+  else pasteCopied();
 });
 
 function duplicate() { pasteKeys(chosenKeys()); }
 
-/** Copies of keyframes go into the next free slots. */
-function pasteKeys(keys) {
-  let next = value, from = nextSlot();
+/** What was copied, as of this model's frames: it may have been copied under another model. */
+async function pasteCopied() {
+  const { keys, grid: from } = copied;
+  if (!keys.length || sameClock(from, value.grid)) { pasteKeys(keys); return; }
+  await attempt(async () => {
+    const [fitted, notes] = await forPresent(async grid => refitted(await described(keys, grid), from, grid));
+    pasteKeys(fitted, keys.length);
+    if (notes.length) tell(say('pasted'));
+  });
+}
+
+/** Copies of keyframes go into the next free slots; `count`: of how many they are what is left. */
+function pasteKeys(keys, count = keys.length) {
+  let next = value, from = nextSlot(), why = '';
   const ids = [];
   for (const k of keys) {
     const [grown, reason] = inserted(next, { ...k, id: newId() }, from);
-    if (!grown) { complain(say(reason, { ...k, stride: value.grid.temporal_stride })); break; }
+    if (!grown) { why ||= say(reason, { ...k, stride: value.grid.temporal_stride }); continue; }
     next = grown;
     const added = next.keyframes.at(-1);
     ids.push(added.id);
     from = endOf(added);
   }
-  if (!ids.length) return;
-  chosen = new Set(ids);
-  change(next);
-  nodes.get(ids[0]).card.focus({ preventScroll: true });
+  if (ids.length) {
+    take(ids);
+    change(next);
+    nodes.get(ids[0]).card.focus({ preventScroll: true });
+  }
+  const lost = count - ids.length;
+  if (lost) complain(count === 1 && why ? why : say('copies_lost', { lost, count }));
 }
 
 function remove() {
@@ -149,8 +165,7 @@ function remove() {
   if (!gone.length) return;
   const after = keys.find(k => k.slot > gone.at(-1).slot) ?? keys.filter(k => !chosen.has(k.id)).at(-1);
   const ids = chosen;
-  chosen = new Set(after ? [after.id] : []);
-  cursor = after ? null : gone[0].slot;
+  take(after ? [after.id] : [], after ? null : gone[0].slot);
   change({ ...value, keyframes: value.keyframes.filter(k => !ids.has(k.id)) });
   const next = after ? nodes.get(after.id)?.card : cells[cursor]?.box;
   next?.focus({ preventScroll: true });

@@ -13,6 +13,7 @@ const slotsOf = grid => Math.floor((grid.num_frames - 1) / grid.temporal_stride)
 const firstFrame = (grid, slot) => slot === 0 ? 0 : (slot - 1) * grid.temporal_stride + 1;
 const framesIn = (grid, slot, span) => firstFrame(grid, slot + span) - firstFrame(grid, slot);
 const framesForSlots = (grid, slots) => (slots - 1) * grid.temporal_stride + 1;
+const sameClock = (one, other) => one.fps === other.fps && one.temporal_stride === other.temporal_stride;
 const inTime = keyframes => [...keyframes].sort((a, b) => a.slot - b.slot);
 const endOf = k => k.slot + k.span;
 
@@ -23,6 +24,13 @@ function longestSpan(grid, k, slot) {
   if (slot === 0) return frames < 1 ? 0 : 1 + Math.floor((frames - 1) / grid.temporal_stride);
   return Math.floor(frames / grid.temporal_stride);
 }
+
+/** How many slots of a grid last about as long as all of another grid's. */
+const slotsLike = (grid, other) =>
+  1 + Math.max(0, Math.round((other.num_frames / other.fps * grid.fps - 1) / grid.temporal_stride));
+
+/** The span that a keyframe gets in the free slots from `slot` on; 1 also where there is room for less. */
+const fillingSpan = (value, k, slot) => Math.max(1, Math.min(freeRun(value, slot), longestSpan(value.grid, k, slot)));
 
 /** One noise per slot of a new span: the last one is repeated, or the surplus is cut off. */
 const resized = (noise, span) => Array.from({ length: span }, (_, i) => noise[Math.min(i, noise.length - 1)]);

@@ -43,7 +43,7 @@ function drawPlayhead() {
 function takeFrame() {
   const slot = freeSlot(value, nextSlot());
   if (slot === null) complain(say('full'));
-  else if (watched) trigger('take', { slot, seconds: watched.currentTime });
+  else if (watched) order('take', { slot, seconds: watched.currentTime }, say('taking'));
 }
 
 function seek(event) {

@@ -7,6 +7,7 @@ const coarse = window.matchMedia('(pointer: coarse)');
 
 let value = null;          // what is edited; see model.js
 let chosen = new Set();    // ids of the chosen keyframes
+let several = false;       // whether a press adds to what is chosen or takes away, as with Shift
 let cursor = null;         // the chosen slot, where the next keyframe goes
 let zoom = 'auto';         // or 'fit', or pixels per slot
 let geo = null;            // { slots, reach, zero, width, total }: widths of slot 0 and of the others, in pixels

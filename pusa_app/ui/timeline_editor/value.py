@@ -79,13 +79,16 @@ def refusal(message: str) -> gr.Error:
 
 
 def to_timeline(value: EditorValue) -> Timeline:
-    """The pure timeline; raises gr.Error when a file was not uploaded or a number is out of range."""
+    """The pure timeline, its keyframes from left to right: nobody sees in which order they were added.
+
+    Raises gr.Error when a file was not uploaded or a number is out of range.
+    """
     try:
         return Timeline(
             grid=FrameGrid(**value.grid.model_dump()),
             width=value.width,
             height=value.height,
-            keyframes=tuple(_to_keyframe(k) for k in value.keyframes),
+            keyframes=tuple(_to_keyframe(k) for k in sorted(value.keyframes, key=lambda k: k.slot)),
         )
     except ValidationError as error:
         raise refusal(f"The timeline is not valid {_first_mistake(error)}.") from None
@@ -126,19 +129,18 @@ def _to_keyframe(keyframe: EditorKeyframe) -> Keyframe:
     return Keyframe(
         slot=keyframe.slot,
         span=keyframe.span,
-        source=ImageSource(path=path) if keyframe.kind == "image" else _clip_source(keyframe),
+        source=ImageSource(path=path)
+        if keyframe.kind == "image"
+        else clip_source(path, keyframe.start, keyframe.begin, keyframe.end),
         noise=noise[0] if len(set(noise)) == 1 else noise,
         fit=keyframe.fit,
         focus=keyframe.focus,
     )
 
 
-def _clip_source(keyframe: EditorKeyframe) -> ClipSource:
+def clip_source(path: str, start: int, begin: int, end: int | None) -> ClipSource:
     """The source of a clip; where the user trimmed to frames that were left out before, they belong to it again."""
-    begin, end = min(keyframe.begin, keyframe.start), keyframe.end
-    if end is not None and end <= keyframe.start:
-        end = None
-    return ClipSource(path=keyframe.file.path, start=keyframe.start, begin=begin, end=end)
+    return ClipSource(path=path, start=start, begin=min(begin, start), end=None if end is None or end <= start else end)
 
 
 def _from_keyframe(number: int, keyframe: Keyframe, fps: float) -> EditorKeyframe:
