@@ -39,7 +39,7 @@ TASK_GUIDANCE: dict[TaskName, float] = {
     "start-end": 2.0,
     "keyframes": 2.0,
     "transition": 1.5,
-    "loop": 1.5,
+    "loop": 1.25,
     "extend": 1.0,
     "complete": 1.5,
 }

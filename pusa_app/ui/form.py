@@ -217,8 +217,9 @@ class Form:
         gap: tuple[float | None, float | None] = (None, None),
         notice: str = "",
         color_match: Any = None,
+        more: float | None = None,
     ) -> list[Any]:
-        """Updates for `shape`. gap: what its fields hold, since Gradio makes 0 of nothing when it first shows them.
+        """Updates for `shape`. gap, more: what their fields hold: Gradio makes 0 of nothing when it first shows them.
         notice: why it is this task. color_match: as `_color_match` says; None leaves it as it is."""
         task = get_task(name)
         asks = {ask.name: ask for ask in task.asks}
@@ -238,7 +239,7 @@ class Form:
             gr.update(visible=has["direction"]),
             gr.update(visible=has["gap"]),
             *gap,
-            gr.update(visible=has["frames"], label=strings.MORE.get(name, "")),
+            gr.update(visible=has["frames"], label=strings.MORE.get(name, ""), value=more),
             gr.update(visible=has["closing"]),
             gr.update(visible=has["result"]),
             gr.skip() if color_match is None else color_match,
@@ -257,7 +258,7 @@ class Form:
         asked = gr.State(0)
         ask: dict[str, Any] = {"fn": lambda: next(COUNT), "outputs": asked, **QUIET}
         self.news = ask  # what comes after an event elsewhere that changed a choice
-        choice = [self.task, self.model, self.guidance, self.gap_first, self.gap_last, self.color_match]
+        choice = [self.task, self.model, self.guidance, self.gap_first, self.gap_last, self.color_match, self.more]
         chosen = [self.guidance, *self.shape, *self._notes.values()]
         self.tabs.select(self._choose_task, choice, chosen, **QUIET).then(**ask)
         for field in self.fields.values():
@@ -291,6 +292,7 @@ class Form:
         gap_first: float | None,
         gap_last: float | None,
         color_match: bool,
+        more: float | None,
         event: gr.EventData,
     ) -> list[Any]:
         with told_to_user():
@@ -301,9 +303,8 @@ class Form:
         spec = card.spec
         # What the user chose stays; the advice for one task gives way to the advice for the next.
         own = spec.guidance_for(event.task) if guidance == spec.guidance_for(before) else gr.skip()  # type: ignore[arg-type]
-        shape = self.shape_of(
-            event.task, card, (gap_first, gap_last), color_match=_color_match(before, event.task, color_match)
-        )
+        matched = _color_match(before, event.task, color_match)
+        shape = self.shape_of(event.task, card, (gap_first, gap_last), color_match=matched, more=more)
         # What was said was of another task.
         return [own, *shape, *(no_note() for _ in self._notes)]
 
@@ -385,7 +386,7 @@ class Form:
 
     @property
     def with_model_inputs(self) -> list[Any]:
-        return [self.model, self.task, self.gap_first, self.gap_last, self.color_match]
+        return [self.model, self.task, self.gap_first, self.gap_last, self.color_match, self.more]
 
     @property
     def with_model_outputs(self) -> list[Any]:
@@ -399,6 +400,7 @@ class Form:
         gap_first: float | None,
         gap_last: float | None,
         color_match: bool | None = None,
+        more: float | None = None,
     ) -> list[Any]:
         """Updates for `with_model_outputs`: another model, with its own defaults, and with the task if it does that."""
         with told_to_user():
@@ -409,7 +411,9 @@ class Form:
             shaped = [shape.get(part, gr.skip()) for part in self.shape]
         else:
             before, why, name = name, card.refusal(name), card.tasks[0]
-            shaped = self.shape_of(name, card, (gap_first, gap_last), why, _color_match(before, name, color_match))
+            shaped = self.shape_of(
+                name, card, (gap_first, gap_last), why, _color_match(before, name, color_match), more
+            )
         numbers = [length_field(card, spec.num_frames), spec.steps, spec.guidance_for(name)]
         own = [size_field(spec), *exact_of(), *numbers, negative_field(spec)]
         # A LoRA is of one model.

@@ -403,10 +403,14 @@ class TestAnotherTab:
 
         def chosen(before: str, name: str, held: bool) -> Any:
             event: Any = SimpleNamespace(task=name)
-            answer = form._choose_task(before, card.id, 3.0, None, None, held, event)
+            answer = form._choose_task(before, card.id, 3.0, None, None, held, None, event)
             return dict(zip([form.guidance, *form.shape, *form._notes.values()], answer, strict=True))[form.color_match]
 
         assert chosen("text-to-video", "extend", False) is True
         assert chosen("extend", "text-to-video", True) is False
         assert chosen("extend", "loop", False) == chosen("text-to-video", "image-to-video", True) == gr.skip()
-        assert "value" not in form.shape_of("loop", card)[form.shape.index(form.more)]
+        # Gradio makes 0 of nothing when it first shows a number: it is told what it holds.
+        at = form.shape.index(form.more)
+        assert (
+            form.shape_of("loop", card, more=40)[at]["value"] == 40 and form.shape_of("loop", card)[at]["value"] is None
+        )
