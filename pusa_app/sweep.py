@@ -17,7 +17,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,8 +83,9 @@ def render_sweep(
     grid = grid_of(sweep)
     run = _Run(sweep, on_event, cancelled)
     finished = FinishedCells(state_path, backbone.version)
-    with _folder_of_cells(out, _kept(sweep, out, finished, embed)) as folder:
-        results, first_error = _make_cells(sweep, backbone, run, folder, finished, embed, state_path, fatal, log)
+    made = _made_before(sweep, out, finished, embed)
+    with _folder_of_cells(out, set(made)) as folder:
+        results, first_error = _make_cells(sweep, backbone, run, folder, finished, made, embed, state_path, fatal, log)
         if first_error is not None and all(result.path is None for result in results):
             raise first_error
     cells = [_opener(result, sweep) for result in results]
@@ -187,6 +188,7 @@ def _make_cells(
     run: _Run,
     folder: Path,
     finished: FinishedCells,
+    made: Mapping[Path, int],
     embed: Callable[[Any, Path], Any] | None,
     state_path: Path | None,
     fatal: Callable[[Exception], bool] | None,
@@ -202,14 +204,13 @@ def _make_cells(
         run.begin(number)
         path = folder / _name(sweep, number)
         try:
-            inside = _inside(recipe, folder, embed)
-            if not (num_frames := finished.find(recipe, path, inside)):
+            if not (num_frames := made.get(path.absolute(), 0)):
                 state = checkpoint.cell_path(state_path, number)
                 clip = render(
                     recipe, backbone, run.tell, out=path, cancelled=run.cancelled, state_path=state, embed=embed
                 )
                 num_frames = clip.num_frames
-                finished.add(recipe, path, inside, num_frames)
+                finished.add(recipe, path, _inside(recipe, folder, embed), num_frames)
             run.most_frames = max(run.most_frames, num_frames)
             results.append(CellResult(labels, path))
         except RunCancelled:
@@ -233,11 +234,14 @@ def _inside(work: Recipe | Sweep, folder: Path, embed: Callable[[Any, Path], Any
     return None if held is None else held.to_json()
 
 
-def _kept(sweep: Sweep, out: Path, finished: FinishedCells, embed: Callable[[Any, Path], Any] | None) -> set[Path]:
-    """The videos that an earlier attempt at this very sweep has made."""
+def _made_before(
+    sweep: Sweep, out: Path, finished: FinishedCells, embed: Callable[[Any, Path], Any] | None
+) -> dict[Path, int]:
+    """The videos that an earlier attempt at this very sweep has made, and how many frames they have."""
     folder = cells_folder(out)
     cells = ((recipe, folder / _name(sweep, number)) for number, (_, recipe) in enumerate(sweep.cells()))
-    return {path.absolute() for recipe, path in cells if finished.find(recipe, path, _inside(recipe, folder, embed))}
+    found = ((path, finished.find(recipe, path, _inside(recipe, folder, embed))) for recipe, path in cells)
+    return {path.absolute(): num_frames for path, num_frames in found if num_frames}
 
 
 @contextlib.contextmanager

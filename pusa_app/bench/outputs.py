@@ -7,7 +7,7 @@ from pathlib import Path
 from pusa_app.errors import UserError
 
 
-def check_outputs(json: Path | None, pictures: Path | None) -> None:
+def check_outputs(json: Path | None, pictures: Path | None = None) -> None:
     """Raises UserError when the figures cannot go into the file `json`, or contact sheets into the folder `pictures`,
     which is made."""
     if json and not json.absolute().parent.is_dir():

@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from pusa_app.bench.outputs import check_outputs
 from pusa_app.bench.start import APP, MAX_MEGABYTES, MAX_RATIO, BarePage, resident, running, start_seconds, wait_until
 from pusa_app.cli import Parser, integer
 from pusa_app.errors import UserError
@@ -57,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=("overhead", "start", "memory"), help="one of the three")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     options = parser.parse_args(argv)
-    if options.json and not options.json.absolute().parent.is_dir():
-        raise UserError(f"The figures cannot be written: there is no folder {options.json.absolute().parent}.")
+    check_outputs(options.json)
     parts: dict[str, Callable[[], list[Goal]]] = {
         "overhead": lambda: overhead(options.model, options.repetitions),
         "start": lambda: start(options.repetitions),

@@ -440,9 +440,10 @@ def told(choices: Choices, timeline: Timeline, problem: str | None = None) -> di
     from pusa_app.media import count_frames
 
     task = get_task(choices.task)
-    advice = advise(task.name, timeline).model_dump()
-    with contextlib.suppress(UserError):  # a choice that cannot be, or a clip that is gone
+    try:
         advice = advise(task.name, timeline, choices.options(), count_frames).model_dump()
+    except UserError:  # a choice that cannot be, or a clip that is gone
+        advice = advise(task.name, timeline).model_dump()
     result: list[dict[str, Any]] = []
     with contextlib.suppress(UserError):  # why there is none is said where it can be mended
         plan = task.plan(timeline, choices.options())

@@ -10,6 +10,7 @@ import pytest
 from pusa_app.bench import queue
 from pusa_app.bench.queue import Goal, table
 from pusa_app.cli import main
+from pusa_app.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +67,9 @@ def test_a_folder_that_is_not_there_is_told_before_anything_is_measured(
 ) -> None:
     assert main(["bench", "queue", "--json", str(tmp_path / "nowhere" / "a.json")]) == 2
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_a_folder_for_the_figures_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "overhead", lambda *_: pytest.fail("has begun"))
+    with pytest.raises(UserError, match="is a folder"):
+        queue.main(["--only", "overhead", "--json", str(tmp_path)])

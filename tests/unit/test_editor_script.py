@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright._impl._driver import compute_driver_executable
 
 from pusa_app.ui.timeline_editor.editor import _script
 from pusa_app.ui.timeline_editor.words import WORDS
 
 PAGE = Path(__file__).with_name("editor_page.js")
+NODE = compute_driver_executable()[0]  # Playwright brings its own, so it is wherever the tests are
 
 
 def played(program: str, **given: Any) -> Any:
     """What a program returns, as JSON; in scope are the page, its `start`, and what is `given`."""
-    if shutil.which("node") is None:
-        pytest.skip("there is no node to run the scripts in")
     page = f"{constants(SCRIPT=_script(), WORDS=WORDS)}\n{PAGE.read_text(encoding='utf-8')}"
     told = "told => { console.log(JSON.stringify(told)); process.exit(0); }"
     whole = f"{page}\n(async () => {{ {constants(**given)}\n{program} }})().then({told});"
-    done = subprocess.run(["node", "-"], input=whole, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([NODE, "-"], input=whole, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

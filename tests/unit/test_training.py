@@ -251,8 +251,6 @@ def test_an_orthogonal_matrix_keeps_its_directions(shape: tuple[int, int]) -> No
 
 
 def test_muon_steps_as_torchs_own() -> None:
-    if not hasattr(torch.optim, "Muon"):
-        pytest.skip("PyTorch 2.9 has it")
     torch.manual_seed(0)
     ours, theirs = (torch.nn.Parameter(torch.ones(6, 20)) for _ in range(2))
     torchs = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
