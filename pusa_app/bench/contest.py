@@ -177,14 +177,16 @@ class Contest:
         motions: Sequence[str] = MOTIONS,
         without: Sequence[str] = (),
     ) -> None:
-        """Measure the methods on clips with one of these motions; a NaN is a clip that does not count."""
+        """Measure the methods on clips with one of these motions; a NaN is a clip that does not count. without: methods
+        that this row has nothing to say about."""
         clips = {
             method: [
                 measure(view, truth, spec)
                 for view, truth, spec in zip(views, self.columns[TRUTH], self.specs, strict=True)
-                if spec.motion in motions and method not in without
+                if spec.motion in motions
             ]
             for method, views in self.columns.items()
+            if method not in without
         }
         self.rows.append(Row.of(what, better, clips, goal))
 

@@ -281,16 +281,32 @@ def _loop_of_picture(bench: Bench) -> Contest:
 
 def _loop_of_words(bench: Bench) -> Contest:
     """Given: a prompt. Neither the size of the way is in it nor where on it a clip begins, so only the kind of the
-    motion is scored, and how the values of the seam are spread."""
-    specs = _cyclic(bench)
+    motion is scored, and how the values are spread.
+
+    A scene is made first, and the loop around its seam. What the loop has of the scene, the seam too, both methods hold
+    alike: there they are not compared, but where the loop leaves the scene, comes back to it, and between."""
+    specs, options = _cyclic(bench), Options(closing=bench.closing)
     blanks = [bench.timeline("loop", {}) for _ in specs]
-    made = bench.make_all("loop", specs, blanks, Options(closing=bench.closing))
+    looped = get_task("loop").plan(blanks[0], options).parts[1]
+    leaves, back = (keyframe.frames(looped.grid.temporal_stride) for keyframe in looped.keyframes)
+    new = range(leaves.stop, back.start)
+    made = bench.make_all("loop", specs, blanks, options)
     contest = bench.contest("loop of words", specs, made, range(PERIOD))
     opened = bench.make_all("text-to-video", specs, blanks, methods=(OURS,))[OURS]
     contest.add(OPEN, [frames[:PERIOD] for frames in opened])
-    _seam(contest, "spread as truth")
+    _seam(contest, "spread as truth", without=(OLD,))
+    for where, at in (("leaves the scene", new.start - 1), ("is back in it", new.stop - 1)):
+        contest.row(
+            f"jump where the loop {where}, px", "spread as truth", lambda v, _, __, at=at: tracks.jump(v, at), NEAR_VAE
+        )
+    contest.row(
+        f"pace from {new.start - 1} to {new.stop}, of the others'",
+        "spread as truth",
+        lambda v, _, __: tracks.pace(v, range(new.start - 1, new.stop)),
+        motions=CURVED,
+    )
     contest.row("motion", "higher", lambda v, _, spec: tracks.motion_right(v, spec))
-    _shows(contest, (6, 18, 30))
+    _shows(contest, (new[3], new[len(new) // 2], new[-4]))
     return contest
 
 
@@ -359,20 +375,29 @@ def _bridged(contest: Contest, gap: range) -> Contest:
     return contest
 
 
-def _seam(contest: Contest, better: Better = "as truth") -> None:
+def _seam(contest: Contest, better: Better = "as truth", without: Sequence[str] = ()) -> None:
     """Rows of the step from the last frame of a loop to its first, and of the slot before it, where a loop that only
     closes with a picture comes to a stop: a small jump there says nothing when nothing moves.
 
-    better: clip by clip where what is given tells the way and its beginning, as a spread where it does not."""
+    better: clip by clip where what is given tells the way and its beginning, as a spread where it does not. without:
+    see `Contest.row`."""
 
     def pace(view: View, _: View, __: ClipSpec) -> float:
         return tracks.pace(view, range(PERIOD - 6, PERIOD))
 
     contest.row("frames", "as truth", lambda v, _, __: len(v.frames))
-    contest.row("jump at the seam, px", better, lambda v, _, __: tracks.jump(v, len(v.frames) - 1, 0), NEAR_VAE)
-    contest.row("pace of the last 6 frames, of the others'", better, pace, Goal(0.7, least=True), CURVED)
-    contest.row("difference at the seam, of the usual", better, lambda v, _, __: tracks.seam(v))
-    contest.row("a frame twice at the seam", "lower", lambda v, _, __: float(tracks.seam(v) < TWICE))
+    contest.row(
+        "jump at the seam, px",
+        better,
+        lambda v, _, __: tracks.jump(v, len(v.frames) - 1, 0),
+        NEAR_VAE,
+        without=without,
+    )
+    contest.row(
+        "pace of the last 6 frames, of the others'", better, pace, Goal(0.7, least=True), CURVED, without=without
+    )
+    contest.row("difference at the seam, of the usual", better, lambda v, _, __: tracks.seam(v), without=without)
+    contest.row("a frame twice at the seam", "lower", lambda v, _, __: float(tracks.seam(v) < TWICE), without=without)
 
 
 def _goes_around(contest: Contest) -> None:

@@ -416,6 +416,18 @@ def test_every_contest_runs_and_the_truth_gets_full_marks(task: str, fake: Bench
         assert tasks.table(contest).count("\n") == len(contest.rows) + 1
 
 
+def test_loops_of_words_are_compared_where_they_are_made(fake: Bench) -> None:
+    """What the loop has of its scene, the seam too, is the same by both methods."""
+    contest = contests._loop_of_words(fake)
+    compared = {row.what for row in contest.rows if OLD in row.values}
+    assert not any("seam" in what or "last" in what for what in compared)
+    kept = [row for row in contest.rows if "seam" in row.what or "last" in row.what]
+    assert len(kept) == 4 and all(OURS in row.values for row in kept)
+    assert {"frames", "motion"} < compared and len(compared) == 7
+    lines = [line for line in tasks.table(contest).splitlines() if "at the seam" in line]
+    assert len(lines) == 3 and all(line.endswith("| – |") for line in lines)
+
+
 def test_the_gap_is_black_in_the_file(fake: Bench, monkeypatch) -> None:
     given = []
     clip = Bench.clip
