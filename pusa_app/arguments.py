@@ -349,19 +349,16 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
 
 def default_task(options: argparse.Namespace) -> str:
     """The task that follows from what is given; raises RecipeError where it might be several."""
+    from pusa_app.timeline import tasks
+
     if options.timeline is not None:
         return "keyframes"
     if options.keyframe:
         first = options.keyframe[0]
         alone = len(options.keyframe) == 1 and first["slot"] == 0 and first["source"]["kind"] == "image"
         return "image-to-video" if alone else "keyframes"
-    given = {name for name in (*PICTURES, *CLIPS) if getattr(options, name) is not None}
-    if given.intersection(PICTURES) and given.intersection(CLIPS):
-        raise RecipeError("Pictures and clips can be put together in several ways: say which with --task.")
-    if given:
-        clips = "transition" if "clip_b" in given else "extend" if options.gap is None else "complete"
-        return clips if given.intersection(CLIPS) else "start-end" if "end" in given else "image-to-video"
-    return "text-to-video" if options.gap is None else "complete"
+    given = [name for name in (*PICTURES, *CLIPS) if getattr(options, name) is not None]
+    return tasks.default_task(given, gap=options.gap is not None, say="--task")
 
 
 def numbers(
@@ -461,6 +458,11 @@ def _length(
     lengths, wanted = spec.lengths(), options.frames
     if wanted is None:
         have = given["clip"].end - given["clip"].start
+        if have < lengths[0]:
+            raise RecipeError(
+                f"The clip has {have} frames at {spec.fps:g} frames a second, fewer than a run of the model makes: "
+                f"use a clip of at least {lengths[0]} frames."
+            )
         return max((n for n in lengths if n <= min(have, spec.num_frames)), default=lengths[0]), _choices(options, task)
     run = next((n for n in lengths if n >= wanted), spec.num_frames)
     return run, _choices(options, task, frames=None if run == wanted else wanted)
@@ -473,12 +475,17 @@ def _task_noise(options: argparse.Namespace, task: Task, advised: TaskNoise) -> 
         return advised
     if task.name == "start-end" or (task.name == "loop" and options.image is not None):
         if len(values) == 2:
-            return advised.model_copy(update={"start": values[0], "end": values[1]})
+            return advised.model_copy(update={"start": values[0], _last(task): values[1]})
         raise RecipeError("--noise takes one value for both pictures, or two: one for each.")
     if options.clip is None or task.name == "restyle" or options.style == "cross":
         raise RecipeError("--noise takes one value here: there are no slots of a clip that lead to new frames.")
     after = values if task.name == "extend" else values[::-1]
     return advised.model_copy(update={"before": values, "after": after})
+
+
+def _last(task: Task) -> str:
+    """What TaskNoise calls a picture in the last slot."""
+    return "closing" if task.name == "loop" else "end"
 
 
 def _with_keyframes(options: argparse.Namespace, card: ModelCard, task: Task) -> Recipe:
@@ -489,7 +496,7 @@ def _with_keyframes(options: argparse.Namespace, card: ModelCard, task: Task) ->
         raise RecipeError("With --keyframe, --noise takes one value: give the others as noise=N of a keyframe.")
     advised = card.spec.noise
     empty = numbers(options, card, task.name).timeline
-    places = {0: advised.start, empty.grid.num_slots - 1: advised.end}
+    places = {0: advised.start, empty.grid.num_slots - 1: getattr(advised, _last(task))}
 
     def noise(keyframe: Mapping[str, Any]) -> dict[str, float]:
         if options.noise:

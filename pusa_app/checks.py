@@ -19,6 +19,7 @@ from pusa_app.timeline import (
     Kept,
     Keyframe,
     Options,
+    Plan,
     Recipe,
     Sweep,
     Timeline,
@@ -140,6 +141,7 @@ def check_recipe(recipe: Recipe, max_steps: int = MAX_STEPS, sources: bool = Tru
         for piece in plan.pieces:
             if piece.kind == "kept":
                 _check_kept(piece, recipe)
+        _check_length(plan, recipe)
     return card
 
 
@@ -212,6 +214,33 @@ def _check_kept(piece: Kept, recipe: Recipe) -> None:
     if have < wanted:
         what = "the gap ends" if recipe.task == "complete" else "the part to be kept ends"
         raise RecipeError(f"{Path(piece.path).name} has {have} frames, but {what} at frame {wanted}: end it earlier.")
+
+
+def _check_length(plan: Plan, recipe: Recipe) -> None:
+    """Raises RecipeError for a result that would be longer than any clip that the program takes again."""
+    from pusa_app.media import count_frames, most_frames
+
+    fps = recipe.timeline.grid.fps
+    kept = made = 0
+    for piece in plan.pieces:
+        if piece.kind == "made":
+            made += piece.stop - piece.start
+        else:
+            kept += (count_frames(piece.path, fps) if piece.stop is None else piece.stop) - piece.start
+    most = most_frames(fps)
+    if kept + made <= most:
+        return
+    both = recipe.options.direction == "both"
+    room = (most - kept) // (2 if both else 1)
+    if recipe.task == "extend" and room > 0:
+        advice = f"add at most {room}{' at each end' if both else ''}"
+    elif recipe.task == "transition":
+        advice = "use shorter clips"
+    else:
+        advice = "use a shorter clip" if kept else "ask for fewer frames"
+    raise RecipeError(
+        f"The video would have {kept + made} frames, and {most} ({most / fps:.0f} s) are the most: {advice}."
+    )
 
 
 def _check_source(keyframe: Keyframe, grid: FrameGrid) -> None:

@@ -257,10 +257,12 @@ def _read_work(path: Path) -> Recipe | Sweep:
 
 def _beside(work: Work, folder: Path) -> Work:
     """Finds sources that are named as seen from the video's folder; older videos name them as they were typed."""
+    real = os.path.realpath(folder)  # whoever shortens a path by its names must not be led out of a link
 
     def found(path: str) -> str:
         # os.path: a name that no file system takes is just not there.
-        return str(folder / path) if os.path.exists(folder / path) else path
+        beside = os.path.join(real, path)
+        return beside if os.path.exists(beside) else path
 
     return work.with_paths(found)
 

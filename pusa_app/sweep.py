@@ -26,12 +26,13 @@ from pusa_app import checkpoint, media
 from pusa_app.checkpoint import FinishedCells
 from pusa_app.errors import MediaError, RecipeError, RunCancelled, in_words
 from pusa_app.events import Event, OnEvent, Preview, Progress
-from pusa_app.timeline import Recipe, Sweep, plan_of
+from pusa_app.timeline import Recipe, Sweep, is_sweep, plan_of
 
 if TYPE_CHECKING:
     from pusa_app.backbones.base import Backbone
 
 REPORT = "report.json"
+CELL = r"\d+-\d+\.mp4"
 SHEET_FRAMES = 4
 CHUNK = 4  # frames of each cell that are in memory at once
 
@@ -127,7 +128,7 @@ def grid_of(sweep: Sweep) -> media.Grid:
 def check_out(sweep: Sweep, out: Path) -> None:
     """Raises RecipeError when a file of the sweep, or a picture of no sweep, lies where it would be overwritten."""
     sheet = sheet_of(out)
-    if os.path.lexists(sheet) and not out.exists() and not cells_folder(out).exists():
+    if os.path.lexists(sheet) and not _was_sweep(out):
         raise RecipeError(
             f"The sweep {out.name} would overwrite {sheet.name}, which is not its own: choose another name."
         )
@@ -138,6 +139,17 @@ def check_out(sweep: Sweep, out: Path) -> None:
             raise RecipeError(
                 f"The sweep {out.name} would overwrite {Path(path).name}, its source: choose another name."
             )
+
+
+def _was_sweep(out: Path) -> bool:
+    """Whether a sweep was made, or begun, to `out`: its video says so, or what lies in the folder of cells."""
+    with contextlib.suppress(OSError):
+        if any(re.fullmatch(rf"{CELL}|{re.escape(REPORT)}|\.state.*", name) for name in os.listdir(cells_folder(out))):
+            return True
+    try:
+        return is_sweep(media.read_recipe_text(out))
+    except MediaError:
+        return False
 
 
 def cells_folder(out: Path) -> Path:
@@ -251,7 +263,7 @@ def _folder_of_cells(out: Path, keep: set[Path]) -> Iterator[Path]:
     with media.writing(folder.name):
         folder.mkdir(exist_ok=True)
         for old in folder.iterdir():
-            if old.absolute() not in keep and (re.fullmatch(r"\d+-\d+\.mp4", old.name) or old.name == REPORT):
+            if old.absolute() not in keep and (re.fullmatch(CELL, old.name) or old.name == REPORT):
                 old.unlink()
     try:
         yield folder

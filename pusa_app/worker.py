@@ -394,11 +394,15 @@ def _save_sidecar(out: Path, work: Recipe | Sweep, made_with: dict[str, Any] | N
 
 
 def seen_from(work: Work, folder: Path) -> Work:
-    """A recipe or a sweep with paths relative to a folder: a shared video must not tell where it was made."""
+    """A recipe or a sweep with paths relative to a folder: a shared video must not tell where it was made.
+
+    They lead from where the folder really is to where the source's really is: `..` does not lead back out of a link.
+    """
 
     def seen(path: str) -> str:
         try:
-            return os.path.relpath(path, folder)
+            source_folder, name = os.path.split(path)
+            return os.path.relpath(os.path.join(os.path.realpath(source_folder), name), os.path.realpath(folder))
         except ValueError:  # Windows: no relative path leads to another drive
             return os.path.abspath(path)
 

@@ -66,12 +66,20 @@ def check_clip(path: StrPath) -> ClipInfo:
     begin = min(start for start, _ in times)
     seconds = float(max(start + length for start, length in times) - begin)
     if seconds > MAX_CLIP_SECONDS:
-        raise MediaError(f"{name} lasts {seconds:.0f} s: cut it to {MAX_CLIP_SECONDS:.0f} s or less.")
+        # How much longer is not known: the listing was cut off.
+        raise MediaError(
+            f"{name} lasts longer than {MAX_CLIP_SECONDS:.0f} s: cut it to {MAX_CLIP_SECONDS:.0f} s or less."
+        )
     nominal = float(1 / _header(first, "tb"))
     average = len(times) / seconds if seconds > 0 else nominal
     # Containers with coarse clocks (WebM: 1 ms) give 29.97 only on average; the nominal rate is exact when it agrees.
     fps = nominal if abs(nominal / average - 1) < 0.01 else average
     return ClipInfo(width, height, fps, len(times), seconds)
+
+
+def most_frames(fps: float) -> int:
+    """How many frames a clip at `fps` may have for `check_clip` to take it."""
+    return min(int(MAX_CLIP_SECONDS * fps), MAX_CLIP_FRAMES)
 
 
 def count_frames(path: StrPath, fps: float) -> int:

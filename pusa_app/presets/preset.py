@@ -57,6 +57,7 @@ class Noises(_Part):
 
     start: Unit | None = None
     end: Unit | None = None
+    closing: Unit | None = None
     before: Ramp | None = Field(default=None, min_length=1, max_length=64)
     after: Ramp | None = Field(default=None, min_length=1, max_length=64)
     restyle: Unit | Ramp | None = None
@@ -162,6 +163,15 @@ class Preset(_Part):
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     files: dict[str, str] = Field(default={}, max_length=100)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _closing_was_end(cls, data: Any) -> Any:
+        """In presets of earlier versions the last frame of a loop has the noise of an end."""
+        noise = data.get("noise") if isinstance(data, dict) and data.get("task") == "loop" else None
+        if not isinstance(noise, dict) or "end" not in noise or "closing" in noise:
+            return data
+        return data | {"noise": {"closing" if name == "end" else name: value for name, value in noise.items()}}
+
     @model_validator(mode="after")
     def _fits_any_grid(self) -> Preset:
         if self.options.frames is not None or self.options.gap is not None:
@@ -247,12 +257,15 @@ class Preset(_Part):
         given: Mapping[str, Given] | None = None,
         gap: tuple[int, int] | None = None,
     ) -> Recipe:
-        """A recipe as this preset would have it: its files, words, seed, length and size, and what the preset leaves
-        open, stay. given and gap take the place of the recipe's own.
+        """A recipe as this preset would have it: its files, words, seed and size stay, and what the preset leaves open.
+
+        given and gap take the place of the recipe's own.
 
         Raises RecipeError when it lacks what the preset needs, MediaError when a clip cannot be read.
         """
         blank, gap = recipe.timeline.having(), gap or recipe.options.gap
+        if self.settings.length is not None:
+            blank = blank.model_copy(update={"grid": card.spec.grid(self.settings.num_frames(card.spec))})
         given = given_of(recipe) if given is None else given
         color_match = recipe.color_match if recipe.task == self.task else get_task(self.task).color_match
         guidance = guidance_in(self.task, recipe, card.spec)
@@ -334,10 +347,22 @@ def _with_ramp(keyframe: Keyframe, ramp: Ramp | None) -> Keyframe:
 
 
 def preset_axis(recipe: Recipe, card: ModelCard, chosen: Iterable[Preset]) -> PresetAxis:
-    """An axis of a sweep: what each preset makes of the recipe. Raises RecipeError or MediaError as `applied`."""
+    """An axis of a sweep: what each preset makes of the recipe.
+
+    Raises RecipeError, which names the preset, or MediaError as `applied`.
+    """
     chosen = list(chosen)
-    fields = {"values": [p.title for p in chosen], "recipes": [p.applied(recipe, card) for p in chosen]}
+    fields = {"values": [p.title for p in chosen], "recipes": [_of_axis(p, recipe, card) for p in chosen]}
     return build(PresetAxis, fields, what="sweep")
+
+
+def _of_axis(preset: Preset, recipe: Recipe, card: ModelCard) -> Recipe:
+    try:
+        return preset.applied(recipe, card)
+    except RecipeError as error:
+        if str(error).startswith(f"The preset {preset.title} "):
+            raise
+        raise RecipeError(f"Preset {preset.title}: {error}") from None
 
 
 @lru_cache(maxsize=1)

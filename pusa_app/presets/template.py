@@ -70,11 +70,18 @@ def _noises(recipe: Recipe, placed: list[Keyframe]) -> Noises:
         if recipe.task == "restyle":
             values["restyle"] = keyframe.noise
         elif keyframe.still:
-            values["start" if keyframe.slot == 0 else "end"] = keyframe.noises[0]
+            last = "closing" if recipe.task == "loop" else "end"
+            values["start" if keyframe.slot == 0 else last] = keyframe.noises[0]
         else:
-            ends = keyframe.slots.stop == recipe.timeline.grid.num_slots and keyframe.slot > 0
-            values["after" if ends else "before"] = keyframe.noises[:64]
+            values["after" if _leads_out(keyframe, recipe) else "before"] = keyframe.noises[:64]
     return Noises(**values)
+
+
+def _leads_out(keyframe: Keyframe, recipe: Recipe) -> bool:
+    """Whether a clip stands behind the new frames. What follows a gap need not reach the end of the timeline."""
+    if recipe.options.gap is not None and recipe.task == "complete" and keyframe.source.kind == "clip":
+        return keyframe.source.start >= recipe.options.gap[0]  # it may have been drawn into the gap
+    return keyframe.slots.stop == recipe.timeline.grid.num_slots and keyframe.slot > 0
 
 
 def _gap_as_share(recipe: Recipe) -> tuple[float, float] | None:

@@ -19,7 +19,7 @@ from pusa_app.timeline.recipe import (
 from pusa_app.timeline.remap import remap
 from pusa_app.timeline.schedule import MAX_STEPS, NoiseSchedule, ScheduleSpec
 from pusa_app.timeline.sweep import MAX_CELLS, Axis, PresetAxis, Sweep, is_sweep, new_sweep
-from pusa_app.timeline.tasks import TASKS, Ask, Task, get_task, plan_of
+from pusa_app.timeline.tasks import TASKS, Ask, Task, default_task, get_task, plan_of
 from pusa_app.timeline.timeline import (
     MAX_SIDE,
     ClipSource,
@@ -67,6 +67,7 @@ __all__ = [
     "Timeline",
     "advise",
     "build",
+    "default_task",
     "frames_for_slots",
     "get_task",
     "hub_parts",

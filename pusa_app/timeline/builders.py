@@ -163,9 +163,11 @@ def restyle(blank: Timeline, given: Mapping[str, Given], options: Options, noise
     have, wanted = clip.end - clip.start, blank.grid.num_frames
     if have < wanted:
         stride = blank.grid.temporal_stride
+        # One slot is no video to ask for.
+        shorter = f"choose a length of at most {(have - 1) // stride * stride + 1} frames, or a longer clip."
         raise RecipeError(
             f"The clip has {have} frames at {blank.grid.fps:g} frames a second and the length is {wanted}: "
-            f"choose a length of at most {(have - 1) // stride * stride + 1} frames, or a longer clip."
+            + (shorter if have > stride else f"use a clip of at least {wanted} frames.")
         )
     if options.frames is not None and have < options.frames:
         raise RecipeError(

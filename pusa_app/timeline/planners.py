@@ -70,6 +70,7 @@ def loop(timeline: Timeline, options: Options) -> Plan:
     if before is not None and after is not None and before is not after:
         if _path(before) != _path(after):
             raise RecipeError("A loop goes back to its own clip: put the same clip at both ends, or use a transition.")
+        _check_framing((before, after), "clip")
         first, stop = _start(after), _start(before) + before.num_frames(timeline.grid.temporal_stride)
         if first >= stop:
             raise RecipeError("The loop's first frame lies behind its last: choose the start of the clip earlier.")
@@ -83,6 +84,7 @@ def loop(timeline: Timeline, options: Options) -> Plan:
     if len(ends) == 2:
         if _path(ends[0]) != _path(ends[last]):
             raise RecipeError("A loop ends where it starts: put the same picture into the first and the last slot.")
+        _check_framing(ends.values(), "picture")
         return Plan(parts=(timeline,), pieces=(Made(part=0, start=0, stop=frames - 1),))
     overlap = min(OVERLAP, last // 2)
     if any(k.slot < overlap or k.slots.stop > timeline.grid.num_slots - overlap for k in timeline.keyframes):
@@ -134,6 +136,7 @@ def complete(timeline: Timeline, options: Options) -> Plan:
     same = all(_path(k) == _path(parts[0]) and _start(k) - k.frames(stride).start == origin for k in parts)
     if not same:
         raise RecipeError("The parts of the clip must keep their places around the gap: undo the move, or add it anew.")
+    _check_framing(parts, "clip")
     if not 0 <= first - origin < stop - origin <= frames:
         raise RecipeError(f"The gap, frames {first} to {stop - 1} of the clip, is not on the timeline: add it anew.")
     made = Made(part=0, start=first - origin, stop=stop - origin)
@@ -301,6 +304,13 @@ def _needed(keyframe: Keyframe | None, message: str) -> Keyframe:
     if keyframe is None:
         raise RecipeError(message)
     return keyframe
+
+
+def _check_framing(keyframes: Iterable[Keyframe], what: str) -> None:
+    """Raises RecipeError where keyframes of one source are cropped differently: the result would jump between them."""
+    # Where nothing is cut off the focus changes nothing.
+    if len({(k.fit, k.focus if k.fit == "crop" else None) for k in keyframes}) > 1:
+        raise RecipeError(f"The keyframes show different parts of the {what}: give all of them the same fit and focus.")
 
 
 def _path(keyframe: Keyframe) -> str:

@@ -5,7 +5,7 @@ The form, the command line and the API read this registry; a new task is one ent
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -203,6 +203,23 @@ def get_task(name: str) -> Task:
         return TASKS[name]
     except KeyError:
         raise RecipeError(f"There is no task called {name!r}: choose one of {', '.join(TASKS)}.") from None
+
+
+def default_task(given: Collection[str], gap: bool = False, say: str = "the task") -> TaskName:
+    """The task that follows from the names of what is given, and from whether a gap is.
+
+    Raises RecipeError where it might be several; say: where the user can then name one.
+    """
+    pictures, clips = {"image", "end"}.intersection(given), {"clip", "clip_b"}.intersection(given)
+    if pictures and clips:
+        raise RecipeError(f"Pictures and clips can be put together in several ways: say which with {say}.")
+    if pictures:
+        return "start-end" if "end" in pictures else "image-to-video"
+    if "clip_b" in clips:
+        return "transition"
+    if gap:
+        return "complete"
+    return "extend" if clips else "text-to-video"
 
 
 def plan_of(recipe: Recipe) -> Plan:

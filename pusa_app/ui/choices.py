@@ -250,9 +250,6 @@ class Choices:
         """What a preset makes of the files, words and seed of the form. Raises RecipeError or MediaError."""
         plain = self.recipe()
         given = {**given_of(plain), **self.uploads(preset.roles)}
-        if preset.settings.length:
-            blank = replace(self, frames=preset.settings.num_frames(self.card.spec)).blank()
-            plain = plain.model_copy(update={"timeline": blank})
         return preset.applied(plain, self.card, given, self._gap())
 
     def recipe(self, timeline: Timeline | None = None) -> Recipe:

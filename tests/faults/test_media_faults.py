@@ -322,7 +322,8 @@ def test_pixels_stretched_beyond_the_limit_are_refused(tmp_path: Path) -> None:
 def test_a_clip_that_lasts_too_long_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "long.mp4"
     ffmpeg("-f", "lavfi", "-i", "color=size=16x16:rate=1:duration=700", "-preset", "ultrafast", path)
-    assert "cut it to 600 s" in refused(check_clip, path)
+    # No more of it was listed, so its length is not known.
+    assert refused(check_clip, path) == "long.mp4 lasts longer than 600 s: cut it to 600 s or less."
     sparse = tmp_path / "sparse.mp4"
     ffmpeg("-f", "lavfi", "-i", "color=size=16x16:rate=1/400:duration=1200", "-preset", "ultrafast", sparse)
     assert "cut it to 600 s" in refused(check_clip, sparse)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
+import httpx
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
@@ -18,9 +20,9 @@ from PIL import Image
 from pusa_app import media, testing
 from pusa_app.settings import Settings
 from pusa_app.studio import Studio
-from pusa_app.timeline import TASKS, ClipSource, Keyframe
+from pusa_app.timeline import TASKS, ClipSource, Keyframe, Options, Recipe
 from pusa_app.ui import build
-from pusa_app.ui.api import OWNER
+from pusa_app.ui.api import OWNER, _Endpoints
 from pusa_app.ui.player import publish
 from pusa_app.ui.timeline_editor import from_timeline
 
@@ -63,6 +65,9 @@ class Page:
         assert words and "\n" not in words and "Traceback" not in words
         assert len(self.studio.jobs(OWNER)) == before
         return words
+
+    def recipe(self, job: str) -> Recipe:
+        return self.studio.recipe(self.studio.job(job))  # type: ignore[arg-type]
 
     def video(self, job: str) -> np.ndarray:
         deadline = time.monotonic() + PATIENCE
@@ -107,16 +112,47 @@ def test_every_task(task: str, page: Page) -> None:
         assert len(frames) == LENGTHS[task]
     elif task != "transition":
         assert len(frames) == 19
-    recipe = page.studio.recipe(page.studio.job(job))  # type: ignore[arg-type]
+    recipe = page.recipe(job)
     assert (recipe.task, recipe.steps) == (task, 1)
 
 
 def test_settings_that_few_want(page: Page) -> None:
     job = page.call("generate", "a thing", settings={"guidance_interval": [0.4, 1.0], "cache": 0.0}, **QUICK)
     assert len(page.video(job)) == 19
-    recipe = page.studio.recipe(page.studio.job(job))  # type: ignore[arg-type]
+    recipe = page.recipe(job)
     assert recipe.guidance_interval == (0.4, 1)
     assert "interval" in page.refused("generate", "a thing", settings={"guidance_interval": "all"}, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "fields"),
+    [
+        ("text-to-video", (), {}),
+        ("image-to-video", ("image",), {}),
+        ("start-end", ("image", "end"), {}),
+        ("extend", ("clip",), {}),
+        ("complete", ("clip",), {"options": {"gap": [7, 13]}}),
+        ("transition", ("clip", "clip_b"), {}),
+        ("keyframes", (), {"timeline": None}),
+    ],
+)
+def test_without_a_task_the_files_say_which(
+    task: str, given: tuple[str, ...], fields: dict[str, Any], page: Page
+) -> None:
+    """As on the command line; nothing that was sent is left out."""
+    if "timeline" in fields:
+        fields = {"timeline": _timeline(page)}
+    files = {name: handle_file(str(page.files[name])) for name in given}
+    recipe = page.recipe(page.call("generate", "a thing", **files, **fields, **QUICK))
+    assert recipe.task == task
+    placed = {Path(path).suffix for path in recipe.paths}
+    assert placed == {page.files[name].suffix for name in given or (("clip",) if fields else ())}
+
+
+def test_an_option_with_its_usual_value_is_not_refused(page: Page) -> None:
+    """A recipe writes all of them."""
+    usual = Options().model_dump(mode="json")
+    assert page.recipe(page.call("generate", "a thing", options=usual, **QUICK)).options == Options()
 
 
 def _timeline(page: Page, **source: Any) -> dict[str, Any]:
@@ -168,6 +204,82 @@ def test_what_is_refused(page: Page) -> None:
         "not by a path": {"settings": {"loras": [{"path": "/etc/passwd"}]}},
     }.items():
         assert words in page.refused("generate", **{"prompt": "a thing", **fields}), fields
+
+
+def test_what_a_task_does_not_take_is_refused(page: Page) -> None:
+    """It would be missed in the video, or be taken for what it is not."""
+    image, end, clip = (handle_file(str(page.files[name])) for name in ("image", "end", "clip"))
+    timeline = _timeline(page)
+    for words, fields in {
+        "Leave out image: extend has no use for it.": {"task": "extend", "clip": clip, "image": image},
+        "Leave out clip: text-to-video has no use for it.": {"task": "text-to-video", "clip": clip},
+        "Leave out end: image-to-video has no use for it.": {"task": "image-to-video", "image": image, "end": end},
+        "Leave out image: keyframes has no use for it.": {"task": "keyframes", "image": image},
+        "say which with the task": {"image": image, "clip": clip},
+        "needs a first frame": {"end": end},
+        "Complete needs a clip": {"options": {"gap": [7, 13]}},
+        "Leave out frames in the options: text-to-video has no such choice.": {"options": {"frames": 48}},
+        "Leave out gap in the options: extend has": {"task": "extend", "clip": clip, "options": {"gap": [7, 13]}},
+        "Leave out style in the options: keyframes": {"timeline": timeline, "options": {"style": "cross"}},
+        "Leave out noise: ": {"noise": 0.5},
+        "Leave out image: the timeline already says it.": {"timeline": timeline, "image": image},
+        "Leave out noise: the timeline already says it.": {"timeline": timeline, "noise": 0.0},
+        "needs a picture": {"task": "image-to-video", "noise": 0.5},
+    }.items():
+        assert words in page.refused("generate", "a thing", **fields), fields
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("prompt", value) for value in (None, 5, ["a"])),
+        *(("negative_prompt", value) for value in (None, 5)),
+        *(("frames", value) for value in ("many", 37.5, float("nan"), float("inf"), [37], True)),
+        *(("seed", value) for value in (None, -1, 1.5, float("nan"), True, "x")),
+        *(("steps", value) for value in ("x", [1], {})),
+        *(("guidance", value) for value in ("x", float("nan"))),
+        *(("noise", value) for value in ("x", 1.5, float("nan"), True)),
+        *(("model", value) for value in (5, ["fake"])),
+        *(("task", value) for value in (5, ["loop"])),
+        *(("options", value) for value in ([1], [], 0, "x")),
+        *(("timeline", value) for value in ([1], [], "x")),
+        *(("image", value) for value in ([], [{}], {}, "", 5)),
+        ("color_match", "maybe"),
+    ],
+)
+def test_a_wrong_type_is_told_with_its_field(field: str, value: Any, page: Page) -> None:
+    """Whatever a program sends; some of it no JSON can hold."""
+    with pytest.raises(gr.Error) as caught:
+        _Endpoints(page.studio).generate(**{"prompt": "a thing", field: value})
+    message = caught.value.message
+    assert field in message and "\n" not in message, message
+
+
+def test_a_wrong_type_is_told_to_a_client(page: Page) -> None:
+    for field, value in {"frames": [37], "prompt": None, "negative_prompt": 5, "task": ["loop"], "model": 5}.items():
+        assert f"not valid at {field}" in page.refused("generate", **{"prompt": "a thing", field: value})
+    assert "no job" in page.refused("result", ["x"])
+    assert "no job" in page.refused("result", 5)
+
+
+def test_numbers_that_are_whole_are_taken(page: Page) -> None:
+    recipe = page.recipe(page.call("generate", "a thing", frames=19.0, steps=1, seed=3.0))
+    assert (recipe.timeline.grid.num_frames, recipe.seed) == (19, 3)
+
+
+def test_the_task_of_a_timeline_must_be_one(page: Page) -> None:
+    sent = _timeline(page)
+    assert "no task called 'dream'" in page.refused("timeline", sent, "dream")
+    for task in (5, ["loop"], None):
+        assert "no task called" in page.refused("timeline", sent, task)
+
+
+def test_a_timeline_is_asked_about_with_two_values(page: Page) -> None:
+    """Over plain HTTP, where no client fills in a value that was added."""
+    url = f"{page.client.src.rstrip('/')}/gradio_api/call/timeline"
+    event = httpx.post(url, json={"data": [_timeline(page), "keyframes"]}).json()["event_id"]
+    answer = httpx.get(f"{url}/{event}", timeout=PATIENCE).text
+    assert "event: complete" in answer and "noise_multipliers" in answer
 
 
 def test_a_bad_timeline_is_refused(page: Page) -> None:

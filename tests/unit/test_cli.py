@@ -283,6 +283,7 @@ WAYS = {
     "--clip a.mp4 --gap 13:25": ("complete", 40, (0, 0, 0, 1, 1, 0, 0)),
     "--clip a.mp4 --gap 13:25 --result made --noise 0.2": ("complete", 12, (0.2, 0.2, 0.2, 1, 1, 0.2, 0.2)),
     "--task loop --image red.png": ("loop", 36, (0, *(1,) * 5, 0.3)),
+    "--task loop --image red.png --noise 0.1,0.6": ("loop", 36, (0.1, *(1,) * 5, 0.6)),
     "--task loop --clip a.mp4": ("loop", 52, (0, 0, 0, 1, 1, 0, 0)),
     "--task loop --prompt x --closing 0.2 --frames 25": ("loop", 24, (1,) * 5),
     "--task restyle --clip a.mp4 --prompt x": ("restyle", 37, (0.7,) * 7),
@@ -306,6 +307,23 @@ def test_every_task_from_its_options(words: str, capfd: pytest.CaptureFixture[st
     assert recipe.timeline.noise_multipliers() == pytest.approx(noises)
     assert media.check_clip("new/out.mp4").num_frames == frames
     assert sorted(p.name for p in Path("new").iterdir()) == ["out.mp4"]
+
+
+def test_a_loop_of_keyframes_closes_as_the_model_advises(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = testing.card()
+    advice = card.spec.noise.model_copy(update={"end": 0.5, "closing": 0.2})
+    card = card.model_copy(update={"spec": card.spec.model_copy(update={"noise": advice})})
+    monkeypatch.setattr("pusa_app.studio.card_of", lambda _: card)
+    ends = ["--keyframe", "slot=0,image=red.png", "--keyframe", "slot=6,image=red.png"]
+    for task, last in (("loop", 0.2), ("start-end", 0.5)):
+        options = cli._parser().parse_args([*TASK, "--task", task, *ends])
+        assert arguments.recipe_from(options).timeline.keyframes[1].noise == last
+
+
+def test_a_clip_too_short_to_restyle_is_told_what_helps(capfd: pytest.CaptureFixture[str]) -> None:
+    words = "--task restyle --prompt x --clip a.mp4 --clip-range 30:32"
+    assert cli.main([*TASK, *words.split()]) == 2
+    assert "use a clip of at least 7 frames" in capfd.readouterr().err
 
 
 def test_a_long_restyling_takes_several_parts(capfd: pytest.CaptureFixture[str]) -> None:
@@ -390,6 +408,40 @@ def test_a_video_names_its_sources_as_seen_from_where_it_lies(monkeypatch: pytes
     assert os.path.samefile(cli.read_recipe(here / "old.mp4").paths[0], here / "red.png")
     (here / "red.png").unlink()
     assert cli.read_recipe(here / "old.mp4").paths == ["red.png"], "the one at hand, where it has none beside it"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_sources_are_found_through_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folders of the video and of its source may be links: `..` leads out of where they really are."""
+    here = Path.cwd()
+    for folder in ("deep/down/videos", "far/away/pictures", "some/other/place"):
+        Path(folder).mkdir(parents=True)
+    Path("out").symlink_to("deep/down/videos")
+    Path("in").symlink_to("far/away/pictures")
+    shutil.copy("red.png", "far/away/pictures/red.png")
+    shutil.copy("green.png", "far/away/green.png")
+    Path("alias.png").symlink_to("red.png")
+    for source, is_really in (
+        ("red.png", "red.png"),
+        (str(here / "red.png"), "red.png"),
+        ("in/red.png", "far/away/pictures/red.png"),
+        ("in/../green.png", "far/away/green.png"),
+        ("alias.png", "red.png"),
+    ):
+        for out in ("out", "plain"):
+            monkeypatch.chdir(here)
+            assert cli.main([*TASK[:-1], f"{out}/v.mp4", "--image", source]) == 0
+            (inside,) = Recipe.from_json(media.read_recipe_text(f"{out}/v.mp4")).paths
+            assert not os.path.isabs(inside) and Path(inside).name == Path(source).name
+            monkeypatch.chdir("some/other/place")
+            for video in (
+                here / out / "v.mp4",
+                Path("../../..", out, "v.mp4"),
+                Path(os.path.realpath(here / out), "v.mp4"),
+            ):
+                (found,) = cli.read_recipe(video).paths
+                assert os.path.samefile(found, here / is_really)
+                assert os.path.samefile(os.path.abspath(found), found), "also for who shortens it by its names"
 
 
 def test_a_source_on_another_drive_is_named_in_full(monkeypatch: pytest.MonkeyPatch) -> None:

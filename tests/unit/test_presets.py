@@ -30,7 +30,18 @@ from pusa_app.presets import (
 from pusa_app.presets.preset import Share
 from pusa_app.render import render
 from pusa_app.studio import check_recipe
-from pusa_app.timeline import LATER_FIELDS, TASKS, Given, LoraChoice, Recipe, TaskNoise, Timeline, new_sweep, plan_of
+from pusa_app.timeline import (
+    LATER_FIELDS,
+    TASKS,
+    Given,
+    LoraChoice,
+    Options,
+    Recipe,
+    TaskNoise,
+    Timeline,
+    new_sweep,
+    plan_of,
+)
 from pusa_app.training.captions import vocabulary, words
 
 ALL = {preset.name: preset for preset in presets()}
@@ -127,6 +138,21 @@ def test_a_preset_says_the_noise_and_the_model_says_the_rest() -> None:
     assert open_preset.fill(blank(13), picture, TaskNoise(start=0.2)).timeline.noise_multipliers() == (0.2, 1, 1)
 
 
+def test_the_last_frame_of_a_picture_loop_is_its_closing_one() -> None:
+    picture, advice = {"image": Given(path="a.png")}, TaskNoise(end=0.5, closing=0.2)
+    built_in = ALL["loop-around-a-picture"]
+    assert built_in.fill(blank(13), picture, advice).timeline.noise_multipliers() == (0, 1, 0.2)
+    fields: dict[str, Any] = {"title": "A", "task": "loop", "uses": ["image"], "noise": {"start": 0.1, "closing": 0.6}}
+    own = Preset.model_validate(fields)
+    assert own.fill(blank(13), picture, advice).timeline.noise_multipliers() == (0.1, 1, 0.6)
+    # Those of earlier versions called it the end.
+    older = {"start": 0.1, "end": 0.6}
+    assert Preset.model_validate(fields | {"noise": older}) == own and older == {"start": 0.1, "end": 0.6}
+    both = Preset.model_validate(fields | {"noise": {"end": 0.9, "closing": 0.6}})
+    assert both.noise.closing == 0.6
+    assert Preset.model_validate(fields | {"task": "start-end", "uses": [], "noise": older}).noise.end == 0.6
+
+
 def test_lengths_gaps_and_more_are_shares() -> None:
     spec = testing.card().spec
     assert ALL["short-draft"].settings.num_frames(spec) == 19
@@ -217,6 +243,46 @@ def test_what_a_user_changed_is_kept() -> None:
     assert preset.applied(recipe, card) == recipe
 
 
+def test_the_closing_noise_of_a_loop_is_kept() -> None:
+    card = testing.card()
+    recipe = ALL["loop-around-a-picture"].example(card)
+    first, last = recipe.timeline.keyframes
+    noisy = first.model_copy(update={"noise": 0.1}), last.model_copy(update={"noise": 0.6})
+    recipe = recipe.model_copy(update={"timeline": recipe.timeline.having(*noisy)})
+    preset = preset_from(recipe, card, "My loop")
+    assert (preset.noise.start, preset.noise.end, preset.noise.closing) == (0.1, None, 0.6)
+    assert preset.applied(recipe, card) == recipe
+
+
+def test_noise_on_either_side_of_a_gap_is_kept(tmp_path: Path) -> None:
+    """Also where what follows the gap does not reach the last slot."""
+    card = testing.card()
+    with media.ClipWriter(tmp_path / "a.mp4", 64, 64, 12) as clip:
+        clip.write(np.zeros((30, 64, 64, 3), np.uint8))
+    options = Options(gap=(13, 19))
+    things = {"clip": Given(path=str(tmp_path / "a.mp4"), frames=30)}
+    timeline = TASKS["complete"].timeline(card.spec.timeline(), things, options)
+    before, after = timeline.keyframes
+    assert after.slots.stop < timeline.grid.num_slots
+    noisy = before.model_copy(update={"noise": 0.1}), after.model_copy(update={"noise": 0.4})
+    plain = ALL["repair-a-gap"].example(card)
+    recipe = plain.model_copy(update={"timeline": timeline.having(*noisy), "options": options})
+    preset = preset_from(recipe, card, "Mine")
+    assert set(preset.noise.before or ()) == {0.1} and set(preset.noise.after or ()) == {0.4}
+    assert preset.applied(recipe, card).timeline == recipe.timeline
+    # The later one may have been drawn into the gap.
+    wider = noisy[1].model_copy(
+        update={
+            "slot": after.slot - 1,
+            "span": after.span + 1,
+            "source": after.source.model_copy(update={"start": after.source.start - 6}),
+        }
+    )
+    recipe = recipe.model_copy(update={"timeline": timeline.having(noisy[0], wider)})
+    noise = preset_from(recipe, card, "Mine").noise
+    assert set(noise.before or ()) == {0.1} and set(noise.after or ()) == {0.4}
+
+
 def test_what_makes_a_run_faster_is_kept() -> None:
     card = testing.card()
     plain = ALL["exact-first-frame"].example(card)
@@ -274,6 +340,26 @@ def test_presets_are_an_axis_of_a_sweep() -> None:
     assert cells[3].labels == ("First frame, free to move", "seed 2")
     with pytest.raises(RecipeError, match="exact-first-frame"):
         find_preset("nonsense")
+
+
+def test_presets_in_a_sweep_have_their_own_lengths() -> None:
+    card = testing.card()
+    recipe = ALL["red-circle"].example(card)
+    wide = recipe.timeline.model_copy(update={"grid": card.spec.grid(49), "width": 96})
+    recipe = recipe.model_copy(update={"timeline": wide})
+    axis = preset_axis(recipe, card, [ALL["short-draft"], ALL["red-circle"]])
+    assert [made.timeline.grid.num_frames for made in axis.recipes] == [19, 49], "without one the recipe's stays"
+    assert {made.timeline.width for made in axis.recipes} == {96}
+
+
+def test_a_preset_that_a_sweep_cannot_use_is_named() -> None:
+    card = testing.card()
+    recipe = ALL["exact-first-frame"].example(card)
+    with pytest.raises(RecipeError) as told:
+        preset_axis(recipe, card, [ALL["exact-first-frame"], ALL["soft-arrival"]])
+    assert str(told.value) == "Preset Soft arrival: Start-end needs a last frame: choose a picture."
+    with pytest.raises(RecipeError, match=r"^The preset Three keyframes needs a picture \(middle\): add one\.$"):
+        preset_axis(recipe, card, [ALL["three-keyframes"]])
 
 
 # --- those of a user -------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -385,9 +386,31 @@ def test_a_picture_that_is_no_sheet_is_not_overwritten(capfd: pytest.CaptureFixt
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1 and "grid.png" in err and "choose another name" in err
     assert Path("grid.png").read_bytes() == b"holiday" and not Path("grid-cells").exists()
-    Path("grid.png").unlink()
+    # Nor beside a video, or a folder, that is no sweep's.
+    with media.ClipWriter("grid.mp4", 64, 64, 12) as clip:
+        clip.write(np.zeros((7, 64, 64, 3), np.uint8))
+    Path("grid-cells").mkdir()
+    Path("grid-cells", "notes.txt").write_text("mine")
+    video = Path("grid.mp4").read_bytes()
+    assert cli.main([*GOOD, "--axis", "seed=1"]) == 2
+    assert "grid.png" in capfd.readouterr().err and Path("grid.mp4").read_bytes() == video
+    for path in ("grid.mp4", "grid.png", "grid-cells/notes.txt"):
+        Path(path).unlink()
     for _ in range(2):  # its own
         assert cli.main([*GOOD, "--axis", "seed=1"]) == 0
+    # Either of what it leaves says so.
+    Path("grid.mp4").unlink()
+    assert cli.main([*GOOD, "--axis", "seed=1"]) == 0
+    shutil.rmtree("grid-cells")
+    assert cli.main([*GOOD, "--axis", "seed=1"]) == 0
+
+
+def test_a_stopped_sweep_goes_on_beside_an_older_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli.main(FOUR) == 0
+    stopped_at(1, FOUR, monkeypatch)
+    assert len(stopped_at(5, FOUR, monkeypatch)) == 2
+    Path("grid.mp4").unlink()
+    assert cli.main(FOUR) == 0
 
 
 def test_presets_from_the_command_line(capfd: pytest.CaptureFixture[str]) -> None:
@@ -397,6 +420,12 @@ def test_presets_from_the_command_line(capfd: pytest.CaptureFixture[str]) -> Non
     (axis,) = Sweep.from_json(media.read_recipe_text("grid.mp4")).axes
     assert axis.values == ("Exact first frame", "First frame, free to move")
     assert [r.timeline.keyframes[0].noise for r in axis.recipes] == [0, 0.3]  # type: ignore[union-attr]
+
+
+def test_a_preset_from_the_command_line_has_its_length() -> None:
+    cli._loaded.clear()
+    assert cli.main([*GOOD, "--axis", "preset=short-draft,red-circle"]) == 0
+    assert [media.check_clip(f"grid-cells/1-{n}.mp4").num_frames for n in (1, 2)] == [19, 13]
 
 
 def test_a_preset_that_was_saved_on_the_page_is_found(

@@ -456,6 +456,15 @@ def test_a_mistake_is_told(task: str, fields: dict[str, object], words: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("frames", "words"),
+    [(2, "use a clip of at least 37"), (6, "use a clip of at least 37"), (7, "a length of at most 7 frames")],
+)
+def test_a_clip_too_short_to_restyle_is_told_what_helps(frames: int, words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        get_task("restyle").timeline(blank(), {"clip": Given(path="a.mp4", frames=frames)})
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         {"frames": 0},
@@ -512,6 +521,29 @@ def clip_at(slot: int, span: int, start: int, path: str = "a.mp4") -> Keyframe:
 def test_a_timeline_that_a_task_cannot_use_is_refused(task: str, keyframes, words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         get_task(task).plan(blank().having(*keyframes), Options(gap=(13, 25)))
+
+
+@pytest.mark.parametrize(
+    ("task", "keyframes", "what"),
+    [
+        ("loop", (clip_at(0, 2, 20), clip_at(5, 2, 0)), "clip"),
+        ("loop", (at(0), at(6)), "picture"),
+        ("complete", (clip_at(0, 3, 0), clip_at(5, 2, 25)), "clip"),
+    ],
+)
+def test_keyframes_of_one_thing_that_are_cropped_differently_are_refused(task: str, keyframes, what: str) -> None:
+    """What stands on both sides of a seam would jump there."""
+
+    def plan(**changed) -> Plan:
+        later = keyframes[1].model_copy(update=changed)
+        return get_task(task).plan(blank().having(keyframes[0], later), Options(gap=(13, 25)))
+
+    for changed in ({"focus": (0.5, 0.2)}, {"fit": "pad"}):
+        with pytest.raises(RecipeError, match=f"show different parts of the {what}: .* same fit and focus"):
+            plan(**changed)
+    assert plan()
+    keyframes = tuple(k.model_copy(update={"fit": "pad"}) for k in keyframes)
+    assert plan(focus=(0.5, 0.2)), "where nothing is cut off the focus says nothing"
 
 
 def test_frames_of_other_parts_are_no_keyframes_of_a_recipe() -> None:
