@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 HERE = Path(__file__).parent
-STAGES = ("transformer", "refined", "polished", "settled", "deepened")
+STAGES = ("transformer", "refined", "polished", "settled", "deepened", "tied")
 SOURCES = [HERE.parents[1] / "assets" / "mini" / f"{stage}.csv" for stage in STAGES]
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 300, 50, 40, 20
 LINES = {

@@ -82,7 +82,7 @@ def led_end(led: torch.Tensor, span: int) -> torch.Tensor:
     return led[..., start : start + span, :, :]
 
 
-@torch.inference_mode()
+@torch.no_grad()  # inference mode would make weights that a loss cannot be trained with
 def visibility(vae: AutoencoderKLMochi, data: LatentSet, clips: int = 3, nudge: float = 0.3) -> torch.Tensor:
     """How much an error of each channel shows, (C,) with a mean of 1.
 

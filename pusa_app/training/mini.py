@@ -53,6 +53,7 @@ REFINE_BUDGET = Budget(samples=120_000, learning_rate=6e-4, warmup=5_000, decay_
 POLISH_BUDGET = Budget(samples=60_000, learning_rate=4e-4, warmup=4_000, decay_from=0.1)
 SETTLE_BUDGET = Budget(samples=225_000, learning_rate=6e-4, warmup=5_000, decay_from=0.15)
 DEEPEN_BUDGET = Budget(samples=205_000, learning_rate=7e-4, warmup=3_000, decay_from=0.15)
+TIE_BUDGET = Budget(samples=300_000, learning_rate=5e-4, warmup=3_000, decay_from=0.1)
 MIXTURE = Mixture(draw_sigma=shifted(SHIFT))
 # At the end, more of what `bench tasks` finds hardest: ways between two clips, pictures in the middle, joints.
 POLISH_PLACES = (
@@ -65,8 +66,20 @@ POLISH_PLACES = (
     ("in the middle", 0.13),
 )
 POLISH = replace(MIXTURE, independent=0.1, tasks=0.6, clean=0.75, places=POLISH_PLACES, joint=2.0)
-# The last stage keeps those places, and gives what is made from words alone its share back.
+# The next stages keep those places, and give what is made from words alone its share back.
 SETTLE = replace(POLISH, independent=0.08, tasks=0.54)
+# The last one has keyframes where the tasks place them, with the noise that they give them.
+TIE_PLACES = (
+    ("start", 0.2),
+    ("ends", 0.17),
+    ("extended", 0.12),
+    ("led to", 0.07),
+    ("bridged far", 0.06),
+    ("tied", 0.22),
+    ("anywhere", 0.03),
+    ("in the middle", 0.13),
+)
+TIE = replace(SETTLE, places=TIE_PLACES, free_pictures=0.5)
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,7 @@ class MiniRecipe:
     polish: Budget = POLISH_BUDGET
     settle: Budget = SETTLE_BUDGET
     deepen: Budget = DEEPEN_BUDGET
+    tie: Budget = TIE_BUDGET
     transformer_batch: int = 32
     deepen_batch: int = 64
     heads: int = 8
@@ -89,6 +103,7 @@ class MiniRecipe:
     mixture: Mixture = MIXTURE
     polish_mixture: Mixture = POLISH
     settle_mixture: Mixture = SETTLE
+    tie_mixture: Mixture = TIE
     shorter: tuple[float, ...] = (0.0, 0.06, 0.0, 0.04)
     compiled: bool = True
 
@@ -103,6 +118,7 @@ class MiniRecipe:
             polish=Budget(samples=32, learning_rate=1e-3, warmup=8),
             settle=Budget(samples=32, learning_rate=1e-3, warmup=8),
             deepen=Budget(samples=32, learning_rate=1e-3, warmup=8),
+            tie=Budget(samples=32, learning_rate=1e-3, warmup=8),
             transformer_batch=16,
             deepen_batch=16,
             heads=2,
@@ -134,7 +150,8 @@ def _stages(recipe: MiniRecipe) -> tuple[_Stage, ...]:
         _Stage("refined", recipe.refine, recipe.mixture, batch, emphasis),
         _Stage("polished", recipe.polish, recipe.polish_mixture, batch, emphasis),
         _Stage("settled", recipe.settle, recipe.settle_mixture, batch, strong_emphasis),
-        _Stage("deepened", recipe.deepen, recipe.settle_mixture, recipe.deepen_batch, last_emphasis, make_muon, True),
+        _Stage("deepened", recipe.deepen, recipe.settle_mixture, recipe.deepen_batch, late_emphasis, make_muon, True),
+        _Stage("tied", recipe.tie, recipe.tie_mixture, recipe.deepen_batch, last_emphasis, make_muon, True),
     )
 
 
@@ -210,9 +227,14 @@ def strong_emphasis(spec: ClipSpec) -> float:
     return emphasis(spec) * (1.5 if spec.shape == "cross" else 1.0)
 
 
-def last_emphasis(spec: ClipSpec) -> float:
+def late_emphasis(spec: ClipSpec) -> float:
     """And spinning shapes, in the stage after that."""
     return strong_emphasis(spec) * (1.3 if spec.motion == "spins" else 1.0)
+
+
+def last_emphasis(spec: ClipSpec) -> float:
+    """And the other ways that are not straight."""
+    return late_emphasis(spec) * (1.3 if spec.motion in ("bounces", "sways") else 1.0)
 
 
 def _transformer_run(

@@ -67,8 +67,10 @@ def linear_quadratic_grid(sigmas: tuple[float, ...]) -> Callable[[tuple[int, ...
 class Mixture:
     """Shares of the ways to draw noise; what is left of 1 is synchronous.
 
-    clean: how often a keyframe is clean; the others get a multiplier uniform in [0, most_noise]. places: shares of
-    `PLACES`. joint: the weight of a slot beside a keyframe, where others weigh 1.
+    clean: how often all keyframes are clean; else they get multipliers uniform in [0, most_noise]. free_pictures: how
+    often pictures in later slots, each the last frame of its slot, have one noise between a third and all of
+    most_noise, and one in slot 0 none: so do the tasks place them. places: shares of `PLACES`. joint: the weight of a
+    slot beside a keyframe, where others weigh 1.
     """
 
     draw_sigma: Callable[[tuple[int, ...]], torch.Tensor] = uniform
@@ -81,6 +83,7 @@ class Mixture:
     still: float = 0.5
     places: tuple[tuple[str, float], ...] = SHARES
     joint: float = 1.0
+    free_pictures: float = 0.0
 
     def draw(self, batch: int, slots: int) -> NoiseDraw:
         sigma = self.draw_sigma((batch, 1)).expand(batch, slots).clone()
@@ -97,11 +100,12 @@ class Mixture:
                 keyframes, pictures = draw_keyframes(slots, self.places)
                 for slot in keyframes:
                     weight[b, max(0, slot - 1) : slot + 2] = self.joint
-                multipliers = self._multipliers(len(keyframes))
+                free = pictures and keyframes[-1] > 0 and float(torch.rand(())) < self.free_pictures
+                multipliers = self._free(keyframes) if free else self._multipliers(len(keyframes))
                 for slot, multiplier in zip(keyframes, multipliers, strict=True):
                     sigma[b, slot] *= multiplier
                     weight[b, slot] = float(multiplier > 0)
-                    still[b, slot] = pictures and slot > 0 and bool(torch.rand(()) < self.still)
+                    still[b, slot] = pictures and slot > 0 and (free or bool(torch.rand(()) < self.still))
                 led[b] = 0 if pictures else _suffix(keyframes, slots)
                 drop_text[b] = drop[b] < self.drop_text_with_keyframes
         return NoiseDraw(sigma, weight, still, led, drop_text)
@@ -117,6 +121,11 @@ class Mixture:
         elif torch.rand(()) < 0.5:
             values[0] = 0.0
         return values.tolist()
+
+    def _free(self, keyframes: list[int]) -> list[float]:
+        """Room to move around pictures in later slots, none around one in slot 0."""
+        noise = self.most_noise * (1 + 2 * float(torch.rand(()))) / 3
+        return [noise if slot else 0.0 for slot in keyframes]
 
 
 def ptss(draw_sigma: Callable[[tuple[int, ...]], torch.Tensor], independent: float = 0.2) -> Mixture:
@@ -167,6 +176,12 @@ def _far(slots: int) -> list[int]:
     return [*range(before), *range(slots - after, slots)]
 
 
+def _tied(slots: int) -> list[int]:
+    """The same as the tasks tie a result to clips: two slots or three before, two after."""
+    before = max(1, min(_between(2, 3), slots - 4))
+    return [*range(before), *range(max(before + 1, slots - 2), slots)]
+
+
 def _anywhere(slots: int) -> list[int]:
     return sorted(torch.randperm(slots)[: _between(1, min(3, slots - 1))].tolist())
 
@@ -184,6 +199,7 @@ PLACES: dict[str, tuple[Callable[[int], list[int]], bool]] = {
     "led to": (_led_to, False),
     "bridged": (_bridged, False),
     "bridged far": (_far, False),
+    "tied": (_tied, False),
     "anywhere": (_anywhere, True),
     "in the middle": (_middle, True),
 }

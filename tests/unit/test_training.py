@@ -168,6 +168,32 @@ def test_places_leave_something_to_make(name: str, slots: int) -> None:
         assert min(gaps) >= 2 and max(slots - 1 - max(set(range(slots)) - {*k}) for k, _ in found) == min(3, slots - 3)
 
 
+def test_clips_are_tied_as_the_tasks_tie_them() -> None:
+    torch.manual_seed(0)
+    found = {tuple(timesteps.draw_keyframes(7, (("tied", 1.0),))[0]) for _ in range(60)}
+    assert found == {(0, 1, 5, 6), (0, 1, 2, 5, 6)}
+    assert timesteps.draw_keyframes(5, (("tied", 1.0),))[0] == [0, 3, 4]
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_free_pictures_have_room_after_the_first_slot(seed: int) -> None:
+    torch.manual_seed(seed)
+    places = (("in the middle", 1.0), ("start", 1.0), ("tied", 1.0))
+    mixture = timesteps.Mixture(
+        timesteps.uniform, independent=0, tasks=1, clean=1.0, free_pictures=1.0, most_noise=0.6, places=places
+    )
+    noise = mixture.draw(20, 7)
+    for sigma, weight, still in zip(noise.sigma, noise.weight, noise.still, strict=True):
+        if not still.any():  # a picture at the start alone, or clips
+            assert set(sigma[weight == 0].tolist()) == {0.0}
+            continue
+        now = sigma.max()
+        assert sigma[0] in (0, now)
+        shares = sigma[still] / now
+        assert (shares == pytest.approx(float(shares[0]))) and 0.2 <= shares[0] <= 0.6
+
+
 def test_joints_weigh_more_where_it_is_asked_for() -> None:
     torch.manual_seed(0)
     bridge = timesteps.Mixture(
@@ -271,7 +297,9 @@ def test_a_channel_that_shows_more_weighs_more() -> None:
 
     clips = torch.randn(4, 3, 2, 2, 2)
     data = LatentSet(clips, clips, clips, [], torch.zeros(3), torch.ones(3))
-    assert visibility(Vae(), data).tolist() == pytest.approx([2.25, 0.75, 0], abs=1e-4)
+    weights = visibility(Vae(), data)
+    assert weights.tolist() == pytest.approx([2.25, 0.75, 0], abs=1e-4)
+    (weights * torch.ones(3, requires_grad=True)).sum().backward()  # a loss can be weighed with them
 
 
 def test_the_loss_weighs_channels() -> None:
