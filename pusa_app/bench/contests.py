@@ -39,7 +39,8 @@ LATE = 31  # where a last part starts
 GAP = range(13, 25)  # of 37 frames: two slots
 SEGMENTS = 3  # of a chain
 STYLES = (0.5, 0.6, 0.7, 0.8)  # noises of restyle
-CURVED = ("bounces", "orbits clockwise", "orbits counterclockwise", "sways")  # whose way is no straight line
+ORBITS = ("orbits clockwise", "orbits counterclockwise")
+CURVED = ("bounces", *ORBITS, "sways")  # whose way is no straight line
 TWICE = 0.35  # of the usual difference between neighbours: less at the seam is a frame that stands twice
 
 
@@ -401,17 +402,24 @@ def _seam(contest: Contest, better: Better = "as truth", without: Sequence[str] 
 
 
 def _goes_around(contest: Contest) -> None:
-    """Rows of the way of a loop."""
+    """Rows of the way of a loop. Its first picture tells how far an orbit goes, around the middle of the picture, but
+    neither how high something bounces nor how far it sways: their ways can only be spread as the truth's."""
 
     def share(view: View, truth: View, _: ClipSpec) -> float:
         return tracks.way_share(view, truth, range(PERIOD))
 
-    contest.row("length of the way, of the truth's", "as truth", share, motions=CURVED)
+    contest.row("length of the way, of the truth's: orbits", "as truth", share, motions=ORBITS)
     contest.row(
-        "length of the way is .8 to 1.2 of it",
+        "length of the way is .8 to 1.2 of it: orbits",
         "higher",
         lambda *case: float(0.8 <= share(*case) <= 1.2),
-        motions=CURVED,
+        motions=ORBITS,
+    )
+    contest.row(
+        "length of the way, px: bounces and sways",
+        "spread as truth",
+        lambda v, _, __: tracks.way(v, range(PERIOD)),
+        motions=[motion for motion in CURVED if motion not in ORBITS],
     )
     contest.row("motion", "higher", lambda v, _, spec: tracks.motion_right(v, spec))
 

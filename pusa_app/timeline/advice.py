@@ -10,9 +10,12 @@ import itertools
 
 from pydantic import BaseModel, ConfigDict
 
-from pusa_app.timeline.builders import LEAST_FREE
+from pusa_app.timeline.builders import CROSS_NOISE, LEAST_FREE, crossing
 from pusa_app.timeline.options import Options
 from pusa_app.timeline.timeline import Keyframe, Length, Timeline
+
+# Up to NEAR a keyframe is as good as exact; from SOFT on it gives way to the one before it.
+NEAR, SOFT = 0.1, 0.3
 
 
 class Band(BaseModel):
@@ -36,7 +39,7 @@ class Advice(BaseModel):
 TEXTS: dict[str, str] = {
     "text-to-video": "Every slot is free: all of it is made from the words.",
     "image-to-video": "First frame: 0 keeps it exactly, 0.2 to 0.4 lets it move naturally.",
-    "start-end": "First frame 0 to 0.3; last frame 0.3 to 0.7, so that the motion can arrive in it.",
+    "start-end": "First frame 0 to 0.3, last frame 0.3 to 0.7, so that the motion can arrive in it.",
     "keyframes": "0 is this exact frame, 0.2 to 0.4 this frame with natural motion, 0.7 only its composition.",
     "transition": "Clip A's last slots 0 to 0.3, clip B's first slots 0 to 0.8: the freer, the softer the change.",
     "loop": "Clips nearly clean. A picture: 0 to 0.3 at the start; at the end 0.3 closes firmly, and up to 0.8 lets "
@@ -45,36 +48,49 @@ TEXTS: dict[str, str] = {
     "complete": "Keep both sides of the gap clean; raise the noise beside it when the joint looks stiff.",
     "restyle": "0.5 keeps shapes and motion, 0.7 only the composition; above 0.85 little is left of the clip.",
 }
+CROSS_TEXT = (
+    f"The noise of clip A rises from 0 to about {CROSS_NOISE:g} in the middle, that of clip B falls from there to 0: "
+    "with less of it where they meet, the picture jumps."
+)
 
 
 def advise(task: str, timeline: Timeline, options: Options | None = None, length: Length | None = None) -> Advice:
     """The advice for a task's timeline as it is now.
 
-    With the options, and with the length of a clip where it is used to its end, it also says what lies behind a gap and
-    is not seen. `length` may raise MediaError.
+    Without options it is for the usual ones. With a gap among them, and with the length of a clip where it is used to
+    its end, it also says what lies behind the gap and is not seen. `length` may raise MediaError.
     """
+    options = options or Options()
+    cross = task == "transition" and options.style == "cross"
     bands = tuple(
         Band(slot=slot, low=low, high=high)
         for keyframe in timeline.keyframes
         for slot in keyframe.slots
         if slot < timeline.grid.num_slots
-        for low, high in (_range(task, keyframe, slot, timeline),)
+        for low, high in (_range(task, keyframe, slot, timeline, cross),)
     )
-    unseen = _unseen(timeline, options.gap, length) if task == "complete" and options and options.gap else []
-    return Advice(bands=bands, text=TEXTS.get(task, ""), warnings=(*_warnings(timeline), *unseen))
+    unseen = _unseen(timeline, options.gap, length) if task == "complete" and options.gap else []
+    text = CROSS_TEXT if cross else TEXTS.get(task, "")
+    return Advice(bands=bands, text=text, warnings=(*_warnings(timeline), *unseen))
 
 
-def _range(task: str, keyframe: Keyframe, slot: int, timeline: Timeline) -> tuple[float, float]:
+def _range(task: str, keyframe: Keyframe, slot: int, timeline: Timeline, cross: bool) -> tuple[float, float]:
     first, last = slot == 0, slot == timeline.grid.num_slots - 1
     if task == "restyle":
         return 0.5, 0.85
     if keyframe.source.kind == "clip":
-        at_end = keyframe.slots.stop == timeline.grid.num_slots and keyframe.slot > 0
-        return (0.0, 0.8) if task == "transition" and at_end else (0.0, 0.4)
+        if cross:
+            usual = crossing(timeline.grid.num_slots)[slot]
+            return round(max(0.0, usual - 0.1), 2), round(min(0.95, usual + 0.1), 2)
+        if keyframe.slot == 0:
+            return (0.0, 0.3) if task == "transition" else (0.0, 0.4)
+        at_end = keyframe.slots.stop == timeline.grid.num_slots
+        # A clip that is added by hand is as free as a picture there, which models advise up to 0.5.
+        return (0.0, 0.8) if task == "transition" and at_end else (0.0, 0.5)
     if task == "loop":
         return (0.0, 0.3) if first else (0.3, 0.8)
     if first:
-        return 0.0, 0.4
+        return (0.0, 0.3) if task == "start-end" else (0.0, 0.4)
     return (0.3, 0.7) if last else (0.2, 0.7)
 
 
@@ -89,11 +105,13 @@ def _warnings(timeline: Timeline) -> list[str]:
     ordered = sorted(timeline.keyframes, key=lambda k: k.slot)
     for before, after in itertools.pairwise(ordered):
         free = after.slot - before.slots.stop
-        if free < LEAST_FREE and before.noises[-1] == 0 == after.noises[0] and not _goes_on(before, after, stride):
+        known = before.noises[-1] <= NEAR and after.noises[0] < SOFT
+        if free < LEAST_FREE and known and not _goes_on(before, after, stride):
+            clean = "clean" if before.noises[-1] == 0 == after.noises[0] else "nearly clean"
             found.append(
-                f"{'No' if free < 1 else f'Only {free}'} slot is free between the clean slots {before.slots[-1]} and "
-                f"{after.slot}: the picture will jump. Give it more room, or raise the noise of the later one to 0.3 "
-                "or more."
+                f"{'No' if free < 1 else f'Only {free}'} slot is free between the {clean} slots {before.slots[-1]} and "
+                f"{after.slot}: the picture will jump. Give it more room, or raise the noise of the later one to "
+                f"{SOFT:g} or more."
             )
     return found
 

@@ -80,17 +80,22 @@ def transition(blank: Timeline, given: Mapping[str, Given], options: Options, no
     noisier, then B's, less and less noisy, so that every slot of the length has one of them below its noise."""
     slots = _last_slot(blank) + 1
     if options.style == "cross":
-        first = (slots + 1) // 2
-        rise = tuple(CROSS_NOISE * i / (first - 1) for i in range(first))
-        fall = tuple(CROSS_NOISE * (slots - 1 - i) / (first - 1) for i in range(first, slots))
+        ramp, first = crossing(slots), (slots + 1) // 2
         return blank.having(
-            _end_of(given["clip"], blank, rise, to_last=False), _start_of(given["clip_b"], blank, fall, to_last=True)
+            _end_of(given["clip"], blank, ramp[:first], to_last=False),
+            _start_of(given["clip_b"], blank, ramp[first:], to_last=True),
         )
     room = max(2, slots - LEAST_FREE)
     return blank.having(
         _end_of(given["clip"], blank, noise.before, (room + 1) // 2),
         _start_of(given["clip_b"], blank, noise.after, room // 2),
     )
+
+
+def crossing(slots: int) -> tuple[float, ...]:
+    """The noise of each slot in which two clips cross: 0 at both ends, CROSS_NOISE in the middle."""
+    top = max(1, (slots + 1) // 2 - 1)
+    return tuple(CROSS_NOISE * min(slot, slots - 1 - slot, top) / top for slot in range(slots))
 
 
 def loop(blank: Timeline, given: Mapping[str, Given], options: Options, noise: TaskNoise) -> Timeline:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pusa_app.errors import UserError
-from pusa_app.models import ModelCard
+from pusa_app.models import BackboneSpec, ModelCard
 from pusa_app.models.faster import no_cache, no_interval, no_negative, no_second
 from pusa_app.presets import Preset, given_of
 from pusa_app.studio import card_of, check_recipe, given_clip, new_recipe
@@ -433,7 +433,8 @@ def _option_to_blame(choices: Choices, trouble: Callable[[Choices], UserError | 
 
 
 def told(choices: Choices, timeline: Timeline, problem: str | None = None) -> dict[str, Any]:
-    """What the editor says of a timeline: advice for the task, what would fail, what the result consists of."""
+    """What the editor says of a timeline: advice for the task, what would fail, what the result consists of,
+    and what the model says of keyframes."""
     from pusa_app.media import count_frames
 
     task = get_task(choices.task)
@@ -450,7 +451,17 @@ def told(choices: Choices, timeline: Timeline, problem: str | None = None) -> di
         advice["warnings"] = (problem, *advice["warnings"])
     if len(result) == 1 and result[0]["frames"] == timeline.grid.num_frames:
         result = []  # what is seen is what comes out
-    return {"advice": advice | {"warnings": list(advice["warnings"])}, "result": result}
+    advice["warnings"] = list(advice["warnings"])
+    return {"advice": advice, "result": result, **of_model(task.name, choices.card.spec)}
+
+
+def of_model(task: str, spec: BackboneSpec) -> dict[str, Any]:
+    """What the editor knows of a model: how many slots it takes, and which noise it advises for a new keyframe."""
+    noise = spec.noise
+    new = {"first": noise.start, "middle": noise.middle, "last": noise.closing if task == "loop" else noise.end}
+    if task == "restyle":
+        new = dict.fromkeys(new, noise.restyle)
+    return {"slots_max": spec.grid(spec.lengths()[-1]).num_slots, "new_noise": new}
 
 
 def asked_of(recipe: Recipe) -> dict[str, str]:
@@ -485,4 +496,16 @@ def _piece(piece: Piece, timeline: Timeline) -> dict[str, Any]:
     return {"kind": "kept", "frames": stop - piece.start, "title": f"{name}, untouched"}
 
 
-__all__ = ["MAX_SEED", "NAMES", "Basis", "Choices", "Left", "Memory", "asked_of", "faults", "missing", "told"]
+__all__ = [
+    "MAX_SEED",
+    "NAMES",
+    "Basis",
+    "Choices",
+    "Left",
+    "Memory",
+    "asked_of",
+    "faults",
+    "missing",
+    "of_model",
+    "told",
+]

@@ -14,7 +14,7 @@ from pusa_app.settings import Settings
 from pusa_app.studio import Studio, card_of, cards, default_card
 from pusa_app.timeline import TASKS, Options, Recipe, Timeline, get_task
 from pusa_app.ui import strings
-from pusa_app.ui.choices import MAX_SEED, NAMES, Basis, Choices, faults, missing, told
+from pusa_app.ui.choices import MAX_SEED, NAMES, Basis, Choices, faults, missing, of_model, told
 from pusa_app.ui.drawn import Drawn
 from pusa_app.ui.exact import Exact, exact_of, make_size, size_field
 from pusa_app.ui.faster import Faster, faster_of
@@ -190,9 +190,7 @@ class Form:
 
     def build_timeline(self) -> None:
         spec = self._first.spec
-        self.timeline = TimelineEditor(
-            spec.timeline(), player="#player video", slots_max=spec.grid(spec.lengths()[-1]).num_slots
-        )
+        self.timeline = TimelineEditor(spec.timeline(), player="#player video", **of_model(self.task.value, spec))
 
     @property
     def inputs(self) -> list[Any]:

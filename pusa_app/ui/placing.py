@@ -15,7 +15,6 @@ from pusa_app.presets import guidance_in
 from pusa_app.studio import given_clip, new_recipe
 from pusa_app.timeline import LATER_FIELDS, Options, Recipe, get_task
 
-NEW_NOISE = 0.0
 COUNT = itertools.count(1)  # of answers, each of which must be news to the editor
 
 
@@ -68,5 +67,5 @@ def placed(make: Callable[[], str], slot: int = 0, order: str = "") -> dict[str,
     except (UserError, gr.Error) as error:
         words = error.message if isinstance(error, gr.Error) else str(error)
         return gr.update(placed=answer, notice=words)
-    answer |= {"path": path, "name": Path(path).name, "slot": slot, "noise": NEW_NOISE}
+    answer |= {"path": path, "name": Path(path).name, "slot": slot}
     return gr.update(placed=answer, notice="")

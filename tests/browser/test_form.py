@@ -352,7 +352,7 @@ def test_what_was_made_goes_on(visitor: Callable[..., Any], files: Path, tmp_pat
     before = shown(page)
     generate(page)
     frames = new_video(page, before, tmp_path)
-    # A new keyframe has a noise of 0.2 or so: the fake model brings it back exactly where it is 0.
+    # A new keyframe has a noise that the model advises: the fake model brings it back exactly where it is 0.
     page.locator(".te-card").first.click()
     page.fill(".te-field-noise input", "0")
     page.keyboard.press("Enter")

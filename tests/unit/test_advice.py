@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pusa_app import testing
-from pusa_app.models import get_card
+from pusa_app.errors import RecipeError
+from pusa_app.models import BackboneSpec, ModelCard, get_card
+from pusa_app.presets import Preset, presets
 from pusa_app.timeline import (
     TASKS,
     ClipSource,
@@ -46,6 +51,9 @@ def on(slots: int, *keyframes: Keyframe) -> Timeline:
         (on(7, picture(6), clip(0, 5)), "Only 1 slot is free between the clean slots 4 and 6"),
         (on(7, picture(3), picture(4)), "No slot is free between the clean slots 3 and 4"),
         (on(7, clip(0, 2, 0), clip(2, 2, 50)), "No slot is free"),
+        (on(7, picture(0), picture(1, 0.01)), "No slot is free between the nearly clean slots 0 and 1"),
+        (on(7, picture(0, 0.1), picture(2, 0.29)), "Only 1 slot is free between the nearly clean slots 0 and 2"),
+        (on(7, clip(0, 2, noise=(0.5, 0.1)), picture(2)), "No slot is free between the nearly clean slots 1 and 2"),
         (on(7, picture(0, 0.95), picture(6, 1)), "nearly pure noise"),
         (on(7, clip(0, 7, noise=0.97)), "nearly pure noise"),
     ],
@@ -61,7 +69,7 @@ def test_what_will_fail_is_said(timeline: Timeline, words: str) -> None:
         on(7),
         on(7, picture(0), picture(3)),
         on(7, picture(0), picture(2, 0.3)),
-        on(7, picture(0, 0.1), picture(2)),
+        on(7, picture(0, 0.11), picture(2)),
         on(7, picture(0), picture(6, 0.97)),
         on(7, clip(0, 2, 0), clip(2, 2, 7)),  # one clip in two pieces
         on(7, clip(0, 3), clip(4, 3, 19, noise=(0.5, 0.2, 0))),
@@ -71,28 +79,84 @@ def test_what_works_is_not_talked_about(timeline: Timeline) -> None:
     assert advise("keyframes", timeline).warnings == ()
 
 
-def specs():
-    return [testing.card().spec, TINY_SPEC, *(card.spec for card in [get_card("mini")] if card.folder)]
+def cards() -> list[ModelCard]:
+    return [testing.card(), *(card for card in [get_card("mini")] if card.folder)]
+
+
+def specs() -> list[BackboneSpec]:
+    """Of mini among others, and the grids of Wan and Mochi."""
+    own = testing.card().spec
+    wan = own.model_copy(update={"temporal_stride": 4, "fps": 16.0, "num_frames": 81, "max_frames": 81})
+    mochi = own.model_copy(update={"fps": 30.0, "num_frames": 163, "max_frames": 163})
+    return [*(card.spec for card in cards()), TINY_SPEC, wan, mochi]
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_what_a_task_builds_by_itself_needs_no_warning(task: str) -> None:
+def test_what_a_task_builds_by_itself_needs_no_warning_and_is_as_advised(task: str) -> None:
     """Every length but the shortest, which leaves one free slot at most."""
-    long = Given(path="a.mp4", frames=400)
-    given = {"clip": long, "clip_b": long, "image": Given(path="a.png"), "end": Given(path="b.png")}
     for spec in specs():
         for frames in (n for n in spec.lengths() if n > 3 * spec.temporal_stride):
-            for other in ("image", "clip") if task == "loop" else ("",):
-                things = {name: thing for name, thing in given.items() if name != other}
-                for style in ("bridge", "cross"):
-                    options = Options(gap=(100, 110), style=style)
-                    timeline = TASKS[task].timeline(spec.timeline(frames), things, options, spec.noise)
-                    said = advise(task, timeline)
-                    assert said.warnings == (), (task, frames, style)
-                    assert said.text
-                    noises = timeline.noise_multipliers()
-                    if style == "bridge":
-                        assert all(b.low <= noises[b.slot] <= b.high or noises[b.slot] == 0 for b in said.bands)
+            for options, timeline in built(task, spec, frames):
+                said = advise(task, timeline, options)
+                assert said.warnings == (), (task, frames, options)
+                assert said.text
+                noises = timeline.noise_multipliers()
+                outside = [b for b in said.bands if not b.low <= noises[b.slot] <= b.high]
+                assert not outside, (task, frames, options, noises)
+
+
+def built(task: str, spec: BackboneSpec, frames: int) -> Iterator[tuple[Options, Timeline]]:
+    """What a task makes of long clips and short ones, in every style."""
+    pictures = {"image": Given(path="a.png"), "end": Given(path="b.png")}
+    for length in (400, 4 * spec.temporal_stride):
+        clip = Given(path="a.mp4", frames=length)
+        given = {**pictures, "clip": clip, "clip_b": clip}
+        for other in ("image", "clip") if task == "loop" else ("",):
+            things = {name: thing for name, thing in given.items() if name != other}
+            for style in ("bridge", "cross"):
+                begin = spec.temporal_stride + 1
+                options = Options(gap=(begin, begin + spec.temporal_stride), style=style)  # type: ignore[arg-type]
+                with contextlib.suppress(RecipeError):  # a short clip cannot be restyled at every length
+                    yield options, TASKS[task].timeline(spec.timeline(frames), things, options, spec.noise)
+
+
+@pytest.mark.parametrize(("slots", "meeting"), [(3, 1), (7, 3), (21, 10), (28, 13)])
+def test_where_clips_cross_their_ramp_is_advised(slots: int, meeting: int) -> None:
+    timeline = on(slots, clip(0, meeting + 1), clip(meeting + 1, slots - meeting - 1, 50))
+    said = advise("transition", timeline, Options(style="cross"))
+    bands = {band.slot: (round(band.low, 6), round(band.high, 6)) for band in said.bands}
+    assert bands[0] == bands[slots - 1] == (0, 0.1) and bands[meeting] == (0.8, 0.95)
+    lows = [bands[slot][0] for slot in range(slots)]
+    assert lows[: meeting + 1] == sorted(lows[: meeting + 1]) and lows[meeting:] == sorted(lows[meeting:], reverse=True)
+    assert "0.9" in said.text and said.text != advise("transition", timeline).text
+    # A picture between is no part of the crossing.
+    (band,) = advise("transition", on(7, picture(3)), Options(style="cross")).bands
+    assert (band.low, band.high) == (0.2, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("task", "timeline", "bands"),
+    [
+        ("image-to-video", on(7, picture(0)), [(0, 0.4)]),
+        ("start-end", on(7, picture(0), picture(6)), [(0, 0.3), (0.3, 0.7)]),
+        ("keyframes", on(7, picture(0), picture(3), picture(6)), [(0, 0.4), (0.2, 0.7), (0.3, 0.7)]),
+        ("transition", on(7, clip(0, 1), clip(6, 1, 50)), [(0, 0.3), (0, 0.8)]),
+        ("loop", on(7, picture(0), picture(6)), [(0, 0.3), (0.3, 0.8)]),
+        ("extend", on(7, clip(0, 1)), [(0, 0.4)]),
+        ("restyle", on(7, clip(0, 1)), [(0.5, 0.85)]),
+    ],
+)
+def test_what_is_drawn_is_what_is_said(task: str, timeline: Timeline, bands: list[tuple[float, float]]) -> None:
+    said = advise(task, timeline, Options())
+    assert [(band.low, band.high) for band in said.bands] == bands
+    assert all(f"{high:g}" in said.text for _, high in bands)
+
+
+@pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)
+def test_a_built_in_preset_needs_no_warning(preset: Preset) -> None:
+    for card in cards():
+        recipe = preset.example(card)
+        assert advise(recipe.task, recipe.timeline, recipe.options).warnings == ()
 
 
 @given(st.sampled_from(sorted(TASKS)), st.lists(st.tuples(st.integers(0, 12), st.integers(1, 4), st.floats(0, 1))))

@@ -358,3 +358,214 @@ def test_rows_of_choices_have_a_name() -> None:
         """
     )
     assert names == ["Fit", "Noise"]
+
+
+# Python fits what is of another model to the one that is chosen, as the form does.
+FITTING = """
+    const B = { num_frames: 81, temporal_stride: 4, fps: 16 }, later = () => new Promise(go => setTimeout(go, 5));
+    const fitted = given => ({ ...given, grid: B, keyframes: given.keyframes.map((k, i) =>
+      ({ ...k, id: `k${i + 1}`, slot: Math.round(k.slot / 6 * 20) })) });
+    const answer = async () => {
+      while (e.props.value.grid.fps !== B.fps) {
+        e.update({ value: fitted(e.props.value), notice: 'It is fitted.' });
+        await later();
+      }
+    };
+    const e = start([image('a', 0)]);
+    const add = k => e('change')({ ...e('value'), keyframes: [...e('value.keyframes'), k] });
+    add(image('b', 3));
+    add(image('c', 6));
+    e.update({ value: fitted(e('value')), notice: 'It is fitted.' });
+    const go = async way => { e(`${way}()`); await answer(); return e.page(); };
+    """
+
+
+def test_undo_goes_on_past_a_change_of_the_model() -> None:
+    pages, history, told = played(
+        FITTING
+        + """
+        const pages = [];
+        for (const way of ['undo', 'undo', 'undo', 'redo', 'redo', 'redo', 'undo']) pages.push(await go(way));
+        return [pages, [e('past.length'), e('future.length')], e.notice()];
+        """
+    )
+    assert pages == ["a@0 b@10", "a@0", "a@0", "a@0 b@10", "a@0 b@10 c@20", "a@0 b@10 c@20", "a@0 b@10"]
+    assert history == [1, 1] and told == ""
+
+
+def test_undo_waits_for_what_python_makes_of_a_timeline_of_another_model() -> None:
+    hasty, pages = played(
+        FITTING
+        + """
+        e('undo()');
+        e('undo()');
+        const hasty = e.page();
+        await answer();
+        return [hasty, [e.page(), await go('undo'), await go('redo'), await go('redo')]];
+        """
+    )
+    assert hasty == "a@0 b@3 c@6" and pages == ["a@0 b@10", "a@0", "a@0 b@10", "a@0 b@10 c@20"]
+
+
+def test_undo_goes_on_past_a_change_to_a_model_of_shorter_clips() -> None:
+    pages, slots = played(
+        """
+        const short = keyframes => timeline(keyframes, { num_frames: 25 }), e = start([image('a', 0)]), pages = [];
+        e('change')(timeline([image('a', 0), image('b', 3)]));
+        e('change')(timeline([image('a', 0), image('b', 4)]));
+        e.update({ value: short([image('a', 0), image('b', 4)]), slots_max: 5 });
+        for (const way of ['undo', 'undo', 'redo', 'redo']) {
+          e(`${way}()`);
+          while (e.props.value.grid.num_frames !== 25) {
+            e.update({ value: short(e.props.value.keyframes) });
+            await new Promise(go => setTimeout(go, 5));
+          }
+          pages.push(e.page());
+        }
+        return [pages, e('geo.slots')];
+        """
+    )
+    assert pages == ["a@0 b@3", "a@0", "a@0 b@3", "a@0 b@4"] and slots == 5
+
+
+@pytest.mark.parametrize("edits", [False, True])
+def test_what_is_no_answer_to_an_undo_is_a_step_of_its_own(edits: bool) -> None:
+    pages = played(
+        """
+        const e = start([image('a', 0)]);
+        e('change')(timeline([image('a', 0), image('b', 3)]));
+        e('undo()');
+        if (edits) e.key(e.card('a'), 'ArrowRight');
+        const before = e.page();
+        e.update({ value: timeline([image('p', 2)], { num_frames: 31 }) });
+        e('undo()');
+        return [before, e.page()];
+        """,
+        edits=edits,
+    )
+    assert pages == ["a@1" if edits else "a@0"] * 2
+
+
+def test_a_file_of_a_kind_that_browsers_do_not_know_comes_back_from_a_saved_timeline() -> None:
+    names, alert = played(
+        """
+        const uploaded = [], describe = DESCRIBE;
+        globalThis.File = class { constructor(parts, name) { this.name = name; uploaded.push(name); } };
+        DESCRIBE = async (path, fps) => path.startsWith('/gone') ? { problem: 'gone' } : describe(path, fps);
+        const e = start([]), saved = type => {
+          const { id, thumbs, frames, ...k } = image('a', 0, { name: 'a.tif', file: '/gone/a.tif' });
+          const files = { '/gone/a.tif': `data:${type};base64,AAAA` };
+          const whole = { pusa_timeline: 1, grid: GRID, keyframes: [k], files };
+          return file('t.json', 'application/json', JSON.stringify(whole));
+        };
+        for (const type of ['image/png', 'application/octet-stream', 'text/html']) await e('addFiles')([saved(type)]);
+        return [uploaded, e.alert()];
+        """
+    )
+    assert names == ["a.tif", "a.tif"] and alert == "a.tif is neither in t.json nor on this machine."
+
+
+def test_a_copy_that_is_shorter_says_so() -> None:
+    cut, ends, both, whole = played(
+        """
+        const told = (keyframes, ids) => {
+          const e = start(keyframes);
+          e('chosen = new Set(' + JSON.stringify(ids) + ')');
+          e('duplicate()');
+          return [e.page(), e.props.value.keyframes.at(-1).span, e.alert()];
+        };
+        return [
+          told([clip('c', 1, 4), image('x', 6)], ['c']),
+          told([clip('c', 0, 3, { frames: 13 })], ['c']),
+          told([clip('c', 1, 3), image('x', 4), image('y', 5)], ['c', 'x', 'y']),
+          told([clip('c', 1, 3)], ['c']),
+        ];
+        """
+    )
+    short = "Only {} of the {} slots of c.mp4 had room: make more behind it and drag its end."
+    assert cut == ["c@1 c@5 x@6", 1, short.format(1, 4)]
+    assert ends == ["c@0 c@3", 2, "c.mp4 ends here: it has 13 frames."]
+    assert both[2] == "1 of 3 copies did not fit into the free slots. " + short.format(1, 3)
+    assert whole == ["c@1 c@4", 3, ""]
+
+
+def test_what_is_chosen_stays_so_when_python_numbers_keyframes_anew() -> None:
+    chosen, words, focus, page = played(
+        """
+        const e = start([image('k1', 3), image('k2', 0, { file: { path: '/c/k1.png', url: '' } }), image('n', 5)]);
+        const named = (id, slot, name) =>
+          image(id, slot, { name: `${name}.png`, file: { path: `/c/${name}.png`, url: '' } });
+        e.card('k1').focus();
+        e("choose(['k1', 'n'])");
+        // The picture k1 is at slots 0 and 3 here, and `n` is left out.
+        const next = [named('k1', 0, 'k1'), named('k2', 1, 'z'), named('k3', 4, 'k1')];
+        e.update({ value: timeline(next, { num_frames: 31 }) });
+        const chosen = [...e('chosen')].map(id => e('value').keyframes.find(k => k.id === id).slot);
+        const words = e.inspector(), ids = e('value.keyframes').map(k => k.id);
+        e.key(document.activeElement, 'ArrowLeft');
+        const page = e.page();
+        e.key(document.activeElement, 'Delete');
+        return [chosen, words, new Set(ids).size, [page, e.page()]];
+        """
+    )
+    assert chosen == [4] and "k1.png picture slot 4" in words and focus == 3
+    assert page == ["k1@0 z@1 k1@3", "k1@0 z@1"]
+
+
+@pytest.mark.parametrize("name", ["noise", "slot"])
+def test_escape_puts_back_what_a_field_showed(name: str) -> None:
+    shown, typed, left = played(
+        """
+        const e = start([image('a', 0), image('b', 3)]);
+        e.tap(e.card('b'));
+        const before = e.field(name).value;
+        e.type(name, '0.9');
+        e.key(e.field(name), 'Escape');
+        const first = [e.field(name).value === before, document.activeElement === e.field(name), [...e('chosen')]];
+        e.key(e.field(name), 'Escape');
+        return [first, [e.python(), e.props.value.keyframes[1].noise, e('past.length')], [...e('chosen')]];
+        """,
+        name=name,
+    )
+    assert shown == [True, True, ["b"]] and typed == ["a@0 b@3", [0.2], 0] and left == []
+
+
+@pytest.mark.parametrize("how", ["added", "placed"])
+def test_a_new_keyframe_has_the_noise_that_is_advised_for_its_place(how: str) -> None:
+    by_place, by_number, given = played(
+        """
+        const grown = async (new_noise, more = {}) => {
+          const e = start([image('x', 2)], { props: { new_noise } });
+          for (const [name, slot] of [['a.png', 0], ['b.png', 2], ['c.png', 6], ['d.mp4', 4]]) {
+            const order = { order: '', path: `/c/${name}`, name, slot, at: name, ...more };
+            if (how === 'placed') e.update({ placed: order }); else await e('addFiles')([file(name)], slot);
+            for (let i = 0; i < 9; i++) await soon();
+          }
+          return inOrder(e.props.value).filter(k => k.name !== 'x.png').map(k => [k.name[0], k.slot, k.noise]);
+        };
+        return [await grown({ first: 0.1, middle: 0.5, last: 0.4 }), await grown(0.2), await grown(0.2, { noise: 0 })];
+        """,
+        how=how,
+    )
+    assert by_place == [["a", 0, [0.1]], ["b", 3, [0.5]], ["d", 4, [0.1, 0.1]], ["c", 6, [0.4]]]
+    assert [noise for _, _, noise in by_number] == [[0.2], [0.2], [0.2, 0.2], [0.2]]
+    noise = 0 if how == "placed" else 0.2
+    assert [noises for _, _, noises in given] == [[noise], [noise], [noise, noise], [noise]]
+
+
+def test_how_many_slots_a_model_takes_may_change() -> None:
+    assert played(
+        """
+        const e = start([image('a', 0)], { props: { slots_max: 5 } }), told = [];
+        for (const slots_max of [5, 7, 6]) {
+          e.update({ slots_max });
+          await e('addFiles')([savedFile([image('s', 6)])]);
+          told.push([e.page(), e.alert()]);
+        }
+        return told;
+        """
+    ) == [
+        ["a@0", "t.json has 7 slots, but this model takes at most 5."],
+        ["s@6", ""],
+        ["s@6", "t.json has 7 slots, but this model takes at most 6."],
+    ]

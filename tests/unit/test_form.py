@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from pusa_app import media, testing
-from pusa_app.models import ModelCard
+from pusa_app.models import ModelCard, get_card
 from pusa_app.settings import Settings
 from pusa_app.studio import new_recipe
-from pusa_app.timeline import ImageSource, Keyframe, Timeline
+from pusa_app.timeline import TASKS, ClipSource, ImageSource, Keyframe, TaskNoise, Timeline, advise
 from pusa_app.ui import strings
-from pusa_app.ui.choices import NAMES, Basis, Choices
+from pusa_app.ui.choices import NAMES, Basis, Choices, of_model
 from pusa_app.ui.form import Form
 
 
@@ -97,6 +97,14 @@ def test_a_model_that_is_gone_is_no_crash(form: Form) -> None:
         form.with_model("removed", "text-to-video", None, None)
 
 
+def test_a_recipe_of_another_model_tells_the_editor_of_that_model(form: Form, second: ModelCard) -> None:
+    recipe = new_recipe(second, "start-end")
+    refused = form.refuse(Choices.of(recipe))
+    assert refused is not None
+    for editor in (form.fill(recipe)[0], form.hold(Choices.of(recipe))[0], refused[1]):
+        assert editor["slots_max"] == 31 and editor["new_noise"] == {"first": 0.1, "middle": 0.5, "last": 0.4}
+
+
 # --- what follows from a change --------------------------------------------------------------------------------------
 
 
@@ -118,8 +126,8 @@ def clip(tmp_path: Path) -> str:
 
 @pytest.fixture
 def second(form: Form, monkeypatch: pytest.MonkeyPatch) -> ModelCard:
-    """A model with another clock and size."""
-    return other(monkeypatch, width=128)
+    """A model with another clock, size and advice."""
+    return other(monkeypatch, width=128, noise=TaskNoise(start=0.1, middle=0.5, end=0.4, closing=0.25, restyle=0.6))
 
 
 def other(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> ModelCard:
@@ -150,7 +158,7 @@ class Page:
         answer = self.form._follow(self.basis, *(getattr(self.chosen, name) for name in NAMES))
         updates = dict(zip(self.form.followed_outputs, answer, strict=True))
         self.basis = updates[self.form.followed]
-        editor = updates[self.form.timeline]
+        self.editor = editor = updates[self.form.timeline]
         self.notice, self.sent = editor.get("notice"), editor.get("value")
         fields = {"frames": self.form.length, "more": self.form.more}
         fields |= {name: getattr(self.form, name) for name in ("gap_first", "gap_last")}
@@ -187,6 +195,34 @@ def page(form: Form, task: str, *keyframes: Keyframe, **given: Any) -> Page:
     begun = Page(form, replace(choices("text-to-video", prompt="a ball"), timeline=None))
     begun.basis = form.followed.value
     return begun.does(task=task, timeline=begun.chosen.blank().having(*keyframes), **given)
+
+
+class TestEditor:
+    """What it is told of the model."""
+
+    def test_it_follows_the_model(self, form: Form, second: ModelCard) -> None:
+        there = page(form, "keyframes")
+        assert there.editor["slots_max"] == form.timeline.props["slots_max"] == 11
+        assert there.editor["new_noise"] == form.timeline.props["new_noise"]
+        there.model(second)
+        assert there.editor["slots_max"] == 31
+        assert there.editor["new_noise"] == {"first": 0.1, "middle": 0.5, "last": 0.4}
+        assert there.model(testing.card()).editor["slots_max"] == 11
+
+    def test_the_end_of_a_loop_closes_it_and_a_restyle_has_one_noise(self, form: Form, second: ModelCard) -> None:
+        there = page(form, "loop").model(second)
+        assert there.editor["new_noise"]["last"] == 0.25
+        assert set(there.does(task="restyle").editor["new_noise"].values()) == {0.6}
+
+    @pytest.mark.parametrize("task", [name for name in TASKS if name != "text-to-video"])
+    @pytest.mark.parametrize("model", ["fake", "mini"])
+    def test_a_new_keyframe_is_as_advised_in_its_place(self, task: str, model: str) -> None:
+        card = testing.card() if model == "fake" else get_card("mini")
+        noise, blank = of_model(task, card.spec)["new_noise"], card.spec.timeline(37)
+        for place, slot in {"first": 0, "middle": 3, "last": 6}.items():
+            for source in (ImageSource(path="a.png"), ClipSource(path="a.mp4")):
+                (band,) = advise(task, blank.having(Keyframe(slot=slot, source=source, noise=noise[place]))).bands
+                assert band.low <= noise[place] <= band.high, (place, source.kind)
 
 
 class TestUndo:

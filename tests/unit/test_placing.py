@@ -49,8 +49,7 @@ def test_the_editor_is_told_of_a_file_and_of_no_timeline(video: Path, tmp_path: 
         "path": str(made),
         "name": "frame-3.png",
         "slot": 2,
-        "noise": 0.0,
-    }
+    }, "its noise is that of any new keyframe there"
 
 
 @pytest.mark.parametrize("error", [RecipeError("Choose one of its videos."), gr.Error("Choose one of its videos.")])

@@ -2,9 +2,12 @@
 
 const MAX_UNDO = 200;
 const SAME_STEP = 700;  // milliseconds in which presses of one key are one step of undo
+const MAX_FIT = 3000;   // milliseconds in which Python fits a timeline of another model
 
 let past = [], future = [];
 let lastTag = null, lastTime = 0;
+let model = null;    // rate and size of what Python sent last: those of the chosen model
+let awaited = null;  // a step to a timeline of another model: Python will answer with that one fitted to this model
 
 // --- changes --------------------------------------------------------------------------------------------------------
 
@@ -15,6 +18,7 @@ function change(next, tag = null) {
   if (!(tag && tag === lastTag && now - lastTime < SAME_STEP)) remember();
   lastTag = tag;
   lastTime = now;
+  awaited = null;
   value = next;
   settle();
   return true;
@@ -42,13 +46,31 @@ function undo() { travel(past, future); }
 function redo() { travel(future, past); }
 
 function travel(from, to) {
-  if (!from.length || dragging()) return;
+  if (!from.length || dragging() || fitting()) return;
+  const shown = value;
   to.push(value);
   value = from.pop();
   lastTag = null;
+  awaited = isFitted(value) ? null : { from, to, shown, since: performance.now() };
   forget();
   settle();
 }
+
+/** Whether Python is still to answer to a step: the answer would undo a step beyond it. */
+const fitting = () => !!awaited && performance.now() - awaited.since < MAX_FIT;
+
+/** A step to a timeline that is, once fitted, what was shown before: it was none, and the next one is taken. */
+function stepOn({ from, to, shown }) {
+  if (essence(value) !== essence(shown)) return;
+  to.pop();
+  travel(from, to);
+}
+
+const modelOf = value =>
+  value && JSON.stringify([value.grid.temporal_stride, value.grid.fps, value.width, value.height]);
+
+/** Whether Python leaves a timeline as it is. */
+const isFitted = value => modelOf(value) === model && slotsOf(value.grid) <= (prop('slots_max') || Infinity);
 
 /** Only what is there can be chosen. */
 function forget() {
@@ -81,19 +103,36 @@ function toggle(id) {
   choose(chosen.has(id) ? [...chosen].filter(x => x !== id) : [...chosen, id], null, several);
 }
 
-/** A value that comes from Python is one step of undo as well. */
+/** A value that comes from Python is one step of undo as well, or the end of one. */
 function load() {
-  const next = props.value ? structuredClone(props.value) : null;
+  const next = props.value ? known(structuredClone(props.value)) : null;
   if (next && essence(next) === essence(value)) return;
   if (drag) endDrag(false);
   abandon?.();
-  if (value && next) { remember(); lastTag = null; }
+  const step = awaited;
+  awaited = null;
+  if (value && next) { if (!step) remember(); lastTag = null; }
   value = next;
+  model = modelOf(next);
   inspected = '';
   forget();
   draw();
   // What Python changed it also explains, and may have to say the same again.
   tell(prop('notice'));
+  // Python is told of no other value before this one has come to its end.
+  if (step && next) setTimeout(() => { if (value === next) stepOn(step); });
+}
+
+/** The same keyframes under the names that they have here, so that what is chosen stays chosen: Python names them anew,
+ *  in their order. Several of one file are told apart by that order. */
+function known(next) {
+  const here = new Map();
+  for (const k of inTime(value?.keyframes ?? [])) here.set(k.file.path, [...here.get(k.file.path) ?? [], k.id]);
+  const taken = new Set([...here.values()].flat()), names = new Map();
+  for (const { id, file } of inTime(next.keyframes)) {
+    names.set(id, here.get(file.path)?.shift() ?? (taken.has(id) ? newId() : id));
+  }
+  return { ...next, keyframes: next.keyframes.map(k => ({ ...k, id: names.get(k.id) })) };
 }
 
 // --- toolbar --------------------------------------------------------------------------------------------------------

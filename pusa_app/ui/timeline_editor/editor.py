@@ -40,11 +40,13 @@ class TimelineEditor(gr.HTML):
     library: [{"id", "title", "picture"}], entries of the menu "Library"; picture is a data URL or None.
     player: CSS selector of a <video> whose current frame can be taken.
     placed: {"path", "name", "slot", "noise", "order", "at"}, an uploaded file that the script puts into the nearest
-        free slots of the timeline as that is then. order: the one of the event that asked for it; at: something else
-        each time, so that it is seen. Without a path there is no file, and `notice` says why.
+        free slots of the timeline as that is then. noise: new_noise where there is none; order: the one of the event
+        that asked for it; at: something else each time, so that it is seen. Without a path there is no file, and
+        `notice` says why.
     readonly: nothing can be changed.
     slots_max: the most slots that the model takes, asked when a saved timeline is loaded.
-    new_noise: the noise of a new keyframe.
+    new_noise: the noise of a new keyframe: one number, or {"first", "middle", "last"} for a picture in the first slot,
+        between and in the last one; a clip gets the one of "first" anywhere.
     strings: words that take the place of those in words.py.
 
     Events: input (the user changed the value), take ({slot, seconds, order}: the player's frame is wanted),
@@ -67,7 +69,7 @@ class TimelineEditor(gr.HTML):
         placed: dict[str, Any] | None = None,
         readonly: bool = False,
         slots_max: int = 0,
-        new_noise: float = NEW_NOISE,
+        new_noise: float | dict[str, float] = NEW_NOISE,
         strings: dict[str, str] | None = None,
         elem_id: str = "timeline-editor",
         **more: Any,

@@ -81,23 +81,35 @@ async function addFile(file, slot) {
   const at = freeSlot(value, Math.min(slot, slotsOf(value.grid) - 1));
   if (at === null) throw new Unusable(say('full'));
   const source = await bring(file, at), most = Math.ceil(slotsOf(value.grid) / 2);
-  return add(source, at, { most, noise: Number(prop('new_noise')) || 0 });
+  return add(source, at, { most });
 }
 
-/** A new keyframe of a source in the nearest free slots, as many as it fills up to `most`. */
+/** A new keyframe of a source in the nearest free slots, as many as it fills up to `most`. Without `noise` it gets what
+ *  the model advises. */
 function add(source, wanted, { most, noise }) {
   const slot = freeSlot(value, wanted) ?? wanted;
   const k = { id: newId(), slot, span: 1, start: 0, fit: 'crop', focus: [0.5, 0.5], ...source };
   k.span = Math.min(most, fillingSpan(value, k, slot));
-  k.noise = Array(k.span).fill(clamp(noise, 0, 1));
+  k.noise = Array(k.span).fill(0);
   const [next, reason] = inserted(value, k, slot);
   if (!next) throw new Unusable(say(reason, { ...k, stride: value.grid.temporal_stride }));
+  const placed = next.keyframes.at(-1);
+  placed.noise.fill(clamp(noise ?? newNoise(placed), 0, 1));
   // It may come at any time, and whoever types in the inspector or chooses several goes on with that.
   const busy = several || isTyped(document.activeElement);
   if (!busy) take([k.id]);
   change(next);
   if (!busy) nodes.get(k.id).card.focus({ preventScroll: true });
-  return next.keyframes.at(-1);
+  return placed;
+}
+
+/** The noise of a new keyframe: one number for all, or for pictures by their place. A clip has its own motion and needs
+ *  no more freedom than the first picture. */
+function newNoise(k) {
+  const noise = prop('new_noise');
+  if (typeof noise !== 'object') return Number(noise) || 0;
+  const place = k.slot === 0 || k.kind === 'clip' ? 'first' : endOf(k) < slotsOf(value.grid) ? 'middle' : 'last';
+  return Number(noise?.[place]) || 0;
 }
 
 async function replaceFile(id, file) {
@@ -377,7 +389,8 @@ function isEntry(k) {
 async function savedFile(entry, files) {
   const data = Object.hasOwn(files, entry.file) ? files[entry.file] : null;
   const name = entry.name.slice(0, 200) || 'file';
-  if (typeof data !== 'string' || !/^data:(image|video)\/[\w.+-]+;base64,/.test(data)) {
+  // Files that browsers do not show (TIFF, BMP) are served without a type; what they hold is looked at by the server.
+  if (typeof data !== 'string' || !/^data:((image|video)\/[\w.+-]+|application\/octet-stream);base64,/.test(data)) {
     return { path: entry.file, url: addressOf(entry.file), name, saved: false };
   }
   const blob = await (await fetch(data)).blob();

@@ -22,6 +22,7 @@ root.addEventListener('keydown', event => {
 function escape(event) {
   if (drag) endDrag(false);
   else if (abandon) abandon();
+  else if (isTyped(event.target)) { event.target.dataset.dirty = 'no'; refreshInspector(); }
   else if (!closeMenus()) { if (chosen.size) choose([]); else return; }
   event.preventDefault();
   event.stopPropagation();
@@ -142,14 +143,15 @@ async function pasteCopied() {
 /** Copies of keyframes go into the next free slots; `count`: of how many they are what is left. */
 function pasteKeys(keys, count = keys.length) {
   let next = value, from = nextSlot(), why = '';
-  const ids = [];
+  const ids = [], words = [];
   for (const k of keys) {
     const [grown, reason] = inserted(next, { ...k, id: newId() }, from);
     if (!grown) { why ||= say(reason, { ...k, stride: value.grid.temporal_stride }); continue; }
     next = grown;
     const added = next.keyframes.at(-1);
     ids.push(added.id);
-    from = endOf(added);
+    if (added.span < k.span) words.push(shorterWords(added, k.span));
+    from = Math.min(endOf(added), geo.slots - 1);
   }
   if (ids.length) {
     take(ids);
@@ -157,7 +159,13 @@ function pasteKeys(keys, count = keys.length) {
     nodes.get(ids[0]).card.focus({ preventScroll: true });
   }
   const lost = count - ids.length;
-  if (lost) complain(count === 1 && why ? why : say('copies_lost', { lost, count }));
+  if (lost) words.unshift(count === 1 && why ? why : say('copies_lost', { lost, count }));
+  if (words.length) complain([...new Set(words)].slice(0, MAX_REASONS).join(' '));
+}
+
+/** Why a copy has less than `whole` slots: there are no more frames from its slot on, or no more room. */
+function shorterWords(k, whole) {
+  return longestSpan(value.grid, k, k.slot) > k.span ? say('copy_cut', { ...k, whole }) : say('ends', k);
 }
 
 function remove() {
