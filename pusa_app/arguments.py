@@ -349,7 +349,7 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
 
 def default_task(options: argparse.Namespace) -> str:
     """The task that follows from what is given; raises RecipeError where it might be several."""
-    from pusa_app.timeline import tasks
+    from pusa_app import timeline
 
     if options.timeline is not None:
         return "keyframes"
@@ -358,7 +358,7 @@ def default_task(options: argparse.Namespace) -> str:
         alone = len(options.keyframe) == 1 and first["slot"] == 0 and first["source"]["kind"] == "image"
         return "image-to-video" if alone else "keyframes"
     given = [name for name in (*PICTURES, *CLIPS) if getattr(options, name) is not None]
-    return tasks.default_task(given, gap=options.gap is not None, say="--task")
+    return timeline.default_task(given, gap=options.gap is not None, say="--task")
 
 
 def numbers(
@@ -470,22 +470,19 @@ def _length(
 
 def _task_noise(options: argparse.Namespace, task: Task, advised: TaskNoise) -> TaskNoise:
     """The noise of what the task places; one value for all goes with what is given."""
+    from pusa_app.timeline import last_picture
+
     values: tuple[float, ...] = options.noise or ()
     if len(values) < 2:
         return advised
     if task.name == "start-end" or (task.name == "loop" and options.image is not None):
         if len(values) == 2:
-            return advised.model_copy(update={"start": values[0], _last(task): values[1]})
+            return advised.model_copy(update={"start": values[0], last_picture(task.name): values[1]})
         raise RecipeError("--noise takes one value for both pictures, or two: one for each.")
     if options.clip is None or task.name == "restyle" or options.style == "cross":
         raise RecipeError("--noise takes one value here: there are no slots of a clip that lead to new frames.")
     after = values if task.name == "extend" else values[::-1]
     return advised.model_copy(update={"before": values, "after": after})
-
-
-def _last(task: Task) -> str:
-    """What TaskNoise calls a picture in the last slot."""
-    return "closing" if task.name == "loop" else "end"
 
 
 def _with_keyframes(options: argparse.Namespace, card: ModelCard, task: Task) -> Recipe:
@@ -494,14 +491,13 @@ def _with_keyframes(options: argparse.Namespace, card: ModelCard, task: Task) ->
 
     if options.noise and len(options.noise) > 1:
         raise RecipeError("With --keyframe, --noise takes one value: give the others as noise=N of a keyframe.")
-    advised = card.spec.noise
-    empty = numbers(options, card, task.name).timeline
-    places = {0: advised.start, empty.grid.num_slots - 1: getattr(advised, _last(task))}
+    advised = card.spec.noise.of_pictures(task.name)
+    slots = numbers(options, card, task.name).timeline.grid.num_slots
 
     def noise(keyframe: Mapping[str, Any]) -> dict[str, float]:
         if options.noise:
             return {"noise": options.noise[0]}
-        return {"noise": places.get(keyframe["slot"], advised.middle)} if keyframe["source"]["kind"] == "image" else {}
+        return {"noise": advised.at(keyframe["slot"], slots)} if keyframe["source"]["kind"] == "image" else {}
 
     placed = new_recipe(
         card,

@@ -28,6 +28,7 @@ from pusa_app.timeline import (
     Keyframe,
     LoraChoice,
     Options,
+    PictureNoise,
     PresetAxis,
     Recipe,
     ScheduleSpec,
@@ -208,22 +209,28 @@ class Preset(_Part):
 
         blank: grid and size. given: by role; more than `roles` names is left out, and so is the noise in it, which is
         for the preset to say. noise: what the model advises. gap: frames of the clip, instead of the preset's own.
-        Raises RecipeError when something is missing or does not fit.
+        Raises RecipeError, which names the preset, when something is missing or does not fit.
         """
         things = {role: given[role].model_copy(update={"noise": None}) for role in self.roles if role in given}
         advised = self.noise.over(noise or TaskNoise())
         options = self._options(blank, things, gap)
+        try:
+            return Filled(self._timeline(blank, things, options, advised), options, self.settings)
+        except RecipeError as error:
+            raise RecipeError(f"Preset {self.title}: {error}") from None
+
+    def _timeline(self, blank: Timeline, things: Mapping[str, Given], options: Options, advised: TaskNoise) -> Timeline:
         timeline = get_task(self.task).timeline(blank, things, options, advised)
         for role, kind in self.roles.items():
             if role not in things:
-                what = "a picture" if kind == "image" else "a clip"
-                raise RecipeError(f"The preset {self.title} needs {what} ({role}): add one.")
+                raise RecipeError(f"It needs a {'picture' if kind == 'image' else 'clip'} ({role}): add one.")
         placed = tuple(timeline.keyframes)
         for number, ramp in enumerate(self._ramps(options)):
             placed = (*placed[:number], _with_ramp(placed[number], ramp), *placed[number + 1 :])
+        usual = advised.of_pictures(self.task)
         for wanted in self.keyframes:
-            placed = (*placed, _placed(wanted, things[wanted.role], blank.grid, placed, advised))
-        return Filled(timeline.having(*placed), options, self.settings)
+            placed = (*placed, _placed(wanted, things[wanted.role], blank.grid, placed, usual))
+        return timeline.having(*placed)
 
     def given(self, fps: float) -> dict[str, Given]:
         """The things of its example, clips counted at `fps`. Raises MediaError when a file is not there or broken."""
@@ -311,7 +318,7 @@ def _given(path: Path, kind: str, fps: float) -> Given:
     return Given(path=str(path))
 
 
-def _placed(wanted: Placed, given: Given, grid: FrameGrid, others: Iterable[Keyframe], advised: TaskNoise) -> Keyframe:
+def _placed(wanted: Placed, given: Given, grid: FrameGrid, others: Iterable[Keyframe], usual: PictureNoise) -> Keyframe:
     """The keyframe in its place, or in the nearest free one; a clip as long as it and the free place allow."""
     taken = {slot for keyframe in others for slot in keyframe.slots}
     slots, stride, slot = grid.num_slots, grid.temporal_stride, wanted.slot(grid)
@@ -328,7 +335,7 @@ def _placed(wanted: Placed, given: Given, grid: FrameGrid, others: Iterable[Keyf
         raise RecipeError(f"There is no room for {Path(given.path).name} on the timeline: choose a longer length.")
     noise = wanted.noise
     if noise is None:
-        noise = advised.start if slot == 0 else advised.end if slot + span == slots else advised.middle
+        noise = usual.at(slot and slot + span - 1, slots)
     source = ImageSource(path=given.path) if wanted.kind == "image" else ClipSource(path=given.path, start=given.start)
     keyframe = Keyframe(slot=slot, source=source, span=span, fit=given.fit, focus=given.focus)
     return _with_ramp(keyframe, noise if isinstance(noise, tuple) else (noise,))
@@ -347,22 +354,10 @@ def _with_ramp(keyframe: Keyframe, ramp: Ramp | None) -> Keyframe:
 
 
 def preset_axis(recipe: Recipe, card: ModelCard, chosen: Iterable[Preset]) -> PresetAxis:
-    """An axis of a sweep: what each preset makes of the recipe.
-
-    Raises RecipeError, which names the preset, or MediaError as `applied`.
-    """
+    """An axis of a sweep: what each preset makes of the recipe. Raises RecipeError or MediaError as `applied`."""
     chosen = list(chosen)
-    fields = {"values": [p.title for p in chosen], "recipes": [_of_axis(p, recipe, card) for p in chosen]}
+    fields = {"values": [p.title for p in chosen], "recipes": [p.applied(recipe, card) for p in chosen]}
     return build(PresetAxis, fields, what="sweep")
-
-
-def _of_axis(preset: Preset, recipe: Recipe, card: ModelCard) -> Recipe:
-    try:
-        return preset.applied(recipe, card)
-    except RecipeError as error:
-        if str(error).startswith(f"The preset {preset.title} "):
-            raise
-        raise RecipeError(f"Preset {preset.title}: {error}") from None
 
 
 @lru_cache(maxsize=1)

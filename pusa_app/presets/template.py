@@ -8,7 +8,7 @@ from pusa_app.errors import MediaError, RecipeError
 from pusa_app.models import ModelCard
 from pusa_app.presets.preset import Noises, Placed, Preset, name_of
 from pusa_app.presets.roles import given_of, roles_of
-from pusa_app.timeline import LATER_FIELDS, FrameGrid, Keyframe, Recipe, build, get_task
+from pusa_app.timeline import LATER_FIELDS, FrameGrid, Keyframe, Recipe, build, get_task, last_picture
 
 
 def preset_from(recipe: Recipe, card: ModelCard, title: str, when: str = "") -> Preset:
@@ -70,8 +70,7 @@ def _noises(recipe: Recipe, placed: list[Keyframe]) -> Noises:
         if recipe.task == "restyle":
             values["restyle"] = keyframe.noise
         elif keyframe.still:
-            last = "closing" if recipe.task == "loop" else "end"
-            values["start" if keyframe.slot == 0 else last] = keyframe.noises[0]
+            values["start" if keyframe.slot == 0 else last_picture(recipe.task)] = keyframe.noises[0]
         else:
             values["after" if _leads_out(keyframe, recipe) else "before"] = keyframe.noises[:64]
     return Noises(**values)

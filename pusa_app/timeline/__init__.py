@@ -3,7 +3,7 @@
 from pusa_app.timeline.advice import Advice, Band, advise
 from pusa_app.timeline.builders import Given
 from pusa_app.timeline.grid import MAX_FRAMES, FrameGrid, frames_for_slots, nearest_length
-from pusa_app.timeline.options import Options, TaskNoise
+from pusa_app.timeline.options import Options, PictureNoise, TaskNoise, last_picture
 from pusa_app.timeline.plan import Kept, Made, Piece, Plan
 from pusa_app.timeline.recipe import (
     LATER_FIELDS,
@@ -54,6 +54,7 @@ __all__ = [
     "NoiseSchedule",
     "Options",
     "PartSource",
+    "PictureNoise",
     "Piece",
     "Plan",
     "PresetAxis",
@@ -73,6 +74,7 @@ __all__ = [
     "hub_parts",
     "is_name",
     "is_sweep",
+    "last_picture",
     "nearest_length",
     "new_sweep",
     "plan_of",

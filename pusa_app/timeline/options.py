@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -56,3 +56,24 @@ class TaskNoise(BaseModel):
     before: tuple[Unit, ...] = Field(default=(0.0, 0.0, 0.0), min_length=1, max_length=64)
     after: tuple[Unit, ...] = Field(default=(0.0, 0.0), min_length=1, max_length=64)
     restyle: Unit = 0.7
+
+    def of_pictures(self, task: str) -> PictureNoise:
+        """The noise of pictures that a user places, by their slot."""
+        return PictureNoise(self.start, self.middle, getattr(self, last_picture(task)))
+
+
+class PictureNoise(NamedTuple):
+    """The noise of a picture in the first slot, in one between, and in the last one."""
+
+    first: float
+    middle: float
+    last: float
+
+    def at(self, slot: int, slots: int) -> float:
+        """The noise in one slot of a timeline of `slots`."""
+        return self.first if slot == 0 else self.last if slot == slots - 1 else self.middle
+
+
+def last_picture(task: str) -> Literal["closing", "end"]:
+    """The field of TaskNoise that is for a picture in the last slot."""
+    return "closing" if task == "loop" else "end"

@@ -97,7 +97,7 @@ class MiniRecipe:
     deepen: Budget = DEEPEN_BUDGET
     tie: Budget = TIE_BUDGET
     transformer_batch: int = 32
-    deepen_batch: int = 64
+    muon_batch: int = 64
     heads: int = 8
     layers: int = 6
     mixture: Mixture = MIXTURE
@@ -120,7 +120,7 @@ class MiniRecipe:
             deepen=Budget(samples=32, learning_rate=1e-3, warmup=8),
             tie=Budget(samples=32, learning_rate=1e-3, warmup=8),
             transformer_batch=16,
-            deepen_batch=16,
+            muon_batch=16,
             heads=2,
             layers=2,
             compiled=False,
@@ -150,8 +150,8 @@ def _stages(recipe: MiniRecipe) -> tuple[_Stage, ...]:
         _Stage("refined", recipe.refine, recipe.mixture, batch, emphasis),
         _Stage("polished", recipe.polish, recipe.polish_mixture, batch, emphasis),
         _Stage("settled", recipe.settle, recipe.settle_mixture, batch, strong_emphasis),
-        _Stage("deepened", recipe.deepen, recipe.settle_mixture, recipe.deepen_batch, late_emphasis, make_muon, True),
-        _Stage("tied", recipe.tie, recipe.tie_mixture, recipe.deepen_batch, last_emphasis, make_muon, True),
+        _Stage("deepened", recipe.deepen, recipe.settle_mixture, recipe.muon_batch, late_emphasis, make_muon, True),
+        _Stage("tied", recipe.tie, recipe.tie_mixture, recipe.muon_batch, last_emphasis, make_muon, True),
     )
 
 

@@ -457,10 +457,9 @@ def told(choices: Choices, timeline: Timeline, problem: str | None = None) -> di
 
 def of_model(task: str, spec: BackboneSpec) -> dict[str, Any]:
     """What the editor knows of a model: how many slots it takes, and which noise it advises for a new keyframe."""
-    noise = spec.noise
-    new = {"first": noise.start, "middle": noise.middle, "last": noise.closing if task == "loop" else noise.end}
+    new = spec.noise.of_pictures(task)._asdict()
     if task == "restyle":
-        new = dict.fromkeys(new, noise.restyle)
+        new = dict.fromkeys(new, spec.noise.restyle)
     return {"slots_max": spec.grid(spec.lengths()[-1]).num_slots, "new_noise": new}
 
 

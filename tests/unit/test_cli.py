@@ -410,7 +410,6 @@ def test_a_video_names_its_sources_as_seen_from_where_it_lies(monkeypatch: pytes
     assert cli.read_recipe(here / "old.mp4").paths == ["red.png"], "the one at hand, where it has none beside it"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
 def test_sources_are_found_through_links(monkeypatch: pytest.MonkeyPatch) -> None:
     """The folders of the video and of its source may be links: `..` leads out of where they really are."""
     here = Path.cwd()

@@ -358,7 +358,7 @@ def test_a_preset_that_a_sweep_cannot_use_is_named() -> None:
     with pytest.raises(RecipeError) as told:
         preset_axis(recipe, card, [ALL["exact-first-frame"], ALL["soft-arrival"]])
     assert str(told.value) == "Preset Soft arrival: Start-end needs a last frame: choose a picture."
-    with pytest.raises(RecipeError, match=r"^The preset Three keyframes needs a picture \(middle\): add one\.$"):
+    with pytest.raises(RecipeError, match=r"^Preset Three keyframes: It needs a picture \(middle\): add one\.$"):
         preset_axis(recipe, card, [ALL["three-keyframes"]])
 
 
