@@ -213,8 +213,8 @@ class Preset(_Part):
         """
         things = {role: given[role].model_copy(update={"noise": None}) for role in self.roles if role in given}
         advised = self.noise.over(noise or TaskNoise())
-        options = self._options(blank, things, gap)
         try:
+            options = self._options(blank, things, gap)
             return Filled(self._timeline(blank, things, options, advised), options, self.settings)
         except RecipeError as error:
             raise RecipeError(f"Preset {self.title}: {error}") from None
@@ -335,7 +335,8 @@ def _placed(wanted: Placed, given: Given, grid: FrameGrid, others: Iterable[Keyf
         raise RecipeError(f"There is no room for {Path(given.path).name} on the timeline: choose a longer length.")
     noise = wanted.noise
     if noise is None:
-        noise = usual.at(slot and slot + span - 1, slots)
+        # A clip counts by its last slot, but as a start where it begins in slot 0.
+        noise = usual.at(slot + span - 1 if slot else 0, slots)
     source = ImageSource(path=given.path) if wanted.kind == "image" else ClipSource(path=given.path, start=given.start)
     keyframe = Keyframe(slot=slot, source=source, span=span, fit=given.fit, focus=given.focus)
     return _with_ramp(keyframe, noise if isinstance(noise, tuple) else (noise,))
