@@ -210,9 +210,9 @@ class Bench:
         self._backbone, self._folder, self._files = backbone, folder, 0
         self._steps, self._guidance = steps, guidance
 
-    def specs(self, num_frames: int = NUM_FRAMES, motions: Sequence[str] = MOTIONS) -> list[ClipSpec]:
-        """What a contest plays: held-out clips with these motions in turn."""
-        return draw_specs(whole_rounds(self.clips, len(motions)), num_frames, motions)
+    def specs(self, num_frames: int = NUM_FRAMES, motions: Sequence[str] = MOTIONS, times: int = 1) -> list[ClipSpec]:
+        """What a contest plays: held-out clips with these motions in turn, `times` as many as usual."""
+        return draw_specs(whole_rounds(times * self.clips, len(motions)), num_frames, motions)
 
     def picture(self, frame: np.ndarray) -> Given:
         """A frame as an image file."""

@@ -41,6 +41,7 @@ SEGMENTS = 3  # of a chain
 STYLES = (0.5, 0.6, 0.7, 0.8)  # noises of restyle
 ORBITS = ("orbits clockwise", "orbits counterclockwise")
 CURVED = ("bounces", *ORBITS, "sways")  # whose way is no straight line
+SPREAD = 3  # times as many clips where values are compared as a spread: that of few is scattered by chance
 TWICE = 0.35  # of the usual difference between neighbours: less at the seam is a frame that stands twice
 
 
@@ -267,7 +268,7 @@ def _loop_of_clip(bench: Bench) -> Contest:
 
 def _loop_of_picture(bench: Bench) -> Contest:
     """Given: the first frame of a period; the same picture without its end is what is left open."""
-    specs = _cyclic(bench)
+    specs = _cyclic(bench, SPREAD)
     pictures = [bench.picture(draw(spec)[0]) for spec in specs]
     made = bench.make_all("loop", specs, [bench.timeline("loop", {"image": picture}) for picture in pictures])
     contest = bench.contest("loop of a picture", specs, made, range(PERIOD))
@@ -286,7 +287,7 @@ def _loop_of_words(bench: Bench) -> Contest:
 
     A scene is made first, and the loop around its seam. What the loop has of the scene, the seam too, both methods hold
     alike: there they are not compared, but where the loop leaves the scene, comes back to it, and between."""
-    specs, options = _cyclic(bench), Options(closing=bench.closing)
+    specs, options = _cyclic(bench, SPREAD), Options(closing=bench.closing)
     blanks = [bench.timeline("loop", {}) for _ in specs]
     looped = get_task("loop").plan(blanks[0], options).parts[1]
     leaves, back = (keyframe.frames(looped.grid.temporal_stride) for keyframe in looped.keyframes)
@@ -311,9 +312,9 @@ def _loop_of_words(bench: Bench) -> Contest:
     return contest
 
 
-def _cyclic(bench: Bench) -> list[ClipSpec]:
-    """Clips of 37 frames whose last is their first again."""
-    return bench.specs(motions=CYCLIC)
+def _cyclic(bench: Bench, times: int = 1) -> list[ClipSpec]:
+    """Clips of 37 frames whose last is their first again, `times` as many as usual."""
+    return bench.specs(motions=CYCLIC, times=times)
 
 
 def restyle(bench: Bench) -> list[Contest]:

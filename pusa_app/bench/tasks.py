@@ -8,9 +8,9 @@ the old way. Only frames that nobody clamped are scored. All figures are means o
 Rows "as truth" are best where each clip's value is its truth's: methods are compared there by the mean distance from
 it, clip by clip, since clips that stand would make up in the mean for others that leap. In rows "spread as truth" what
 was given does not tell the truth's value (a loop of words may be of any size), and the values of all clips, in order of
-size, are compared with the truth's. Frames that both methods hold alike, as the scene that a loop of words begins with,
-have a dash for replacement. A row that replacement wins is marked with <, one that it wins beyond chance with
-<<.
+size, are compared with the truth's; loops of pictures and words have more clips for that. Frames that both methods hold
+alike, as the scene that a loop of words begins with, have a dash for replacement. A row that replacement wins is marked
+with <, one that it wins beyond chance with <<.
 
 Beside what a goal asks of stands where it lies in 90 % of draws of as many clips with repetition, the same clips for
 both methods of a ratio.
