@@ -29,7 +29,7 @@ from pusa_app.training.mochi import TextToVelocity, init_transformer, make_muon,
 from pusa_app.training.run import Budget, TrainingRun
 from pusa_app.training.text import TEXT_WIDTH, make_text_encoder, make_tokenizer
 from pusa_app.training.timesteps import Mixture, shifted
-from pusa_app.training.vae import LATENT_CHANNELS, make_vae, train_vae
+from pusa_app.training.vae import LATENT_CHANNELS, make_vae, train_decoder, train_vae
 
 FPS = 12.0
 SHIFT = 2.0
@@ -48,6 +48,7 @@ TASK_GUIDANCE: dict[TaskName, float] = {
 NOISE = TaskNoise(middle=0.5, end=0.5, closing=0.3)
 SHARD_SIZE = "9MB"
 VAE_BUDGET = Budget(samples=9_000, learning_rate=7e-4, warmup=200, decay_from=0.3)
+DECODER_BUDGET = Budget(samples=62_000, learning_rate=6e-4, warmup=400, decay_from=0.15)
 TRANSFORMER_BUDGET = Budget(samples=240_000, learning_rate=1e-3, warmup=5_000, decay_from=0.4)
 REFINE_BUDGET = Budget(samples=120_000, learning_rate=6e-4, warmup=5_000, decay_from=0.15)
 POLISH_BUDGET = Budget(samples=60_000, learning_rate=4e-4, warmup=4_000, decay_from=0.1)
@@ -88,6 +89,7 @@ class MiniRecipe:
 
     seed: int = 0
     vae: Budget = VAE_BUDGET
+    decoder: Budget = DECODER_BUDGET
     vae_batch: int = 4
     clips: int = 12_000
     transformer: Budget = TRANSFORMER_BUDGET
@@ -112,6 +114,7 @@ class MiniRecipe:
         """A run of a minute that goes through every stage; for tests, its clips are noise."""
         return cls(
             vae=Budget(samples=16, learning_rate=7e-4, warmup=8),
+            decoder=Budget(samples=16, learning_rate=7e-4, warmup=8),
             clips=40,
             transformer=Budget(samples=64, learning_rate=1e-3, warmup=8),
             refine=Budget(samples=32, learning_rate=1e-3, warmup=8),
@@ -171,6 +174,10 @@ def train(recipe: MiniRecipe, folder: Path, out: Path, stop_after: float | None 
     if not vae_run.finished and not train_vae(vae_run, vae_run.module, recipe.vae_batch, recipe.seed, left()):
         return False
     vae = _averaged(vae_run)
+    decoder_run = _decoder_run(recipe, folder, vae)
+    if not decoder_run.finished and not train_decoder(decoder_run, vae, recipe.vae_batch, recipe.seed, left()):
+        return False
+    _averaged(decoder_run)
     if not write_shards(vae, folder / "data", recipe.clips, recipe.seed, left()):
         return False
     data = read_shards(folder / "data")
@@ -205,6 +212,7 @@ def train(recipe: MiniRecipe, folder: Path, out: Path, stop_after: float | None 
 def export_now(recipe: MiniRecipe, folder: Path, out: Path) -> None:
     """Write the model folder from the last checkpoints, while a training may go on."""
     vae = _averaged(_vae_run(recipe, folder))
+    _averaged(_decoder_run(recipe, folder, vae))
     begun = [stage for stage in _stages(recipe) if (folder / f"{stage.name}.pt").exists()]
     run = _transformer_run(recipe, folder, begun[-1])
     print(f"{run.name} at {run.seen} of {run.budget.samples} samples", file=sys.stderr)
@@ -213,8 +221,16 @@ def export_now(recipe: MiniRecipe, folder: Path, out: Path) -> None:
 
 def _vae_run(recipe: MiniRecipe, folder: Path) -> TrainingRun:
     vae = make_vae().to(memory_format=torch.channels_last_3d)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=1.0, betas=(0.9, 0.98), weight_decay=1e-4, fused=True)
-    return TrainingRun("vae", folder, vae, recipe.vae, optimizer, ema_decay=0.998)
+    return TrainingRun("vae", folder, vae, recipe.vae, _adam(vae), ema_decay=0.998)
+
+
+def _decoder_run(recipe: MiniRecipe, folder: Path, vae: AutoencoderKLMochi) -> TrainingRun:
+    """The training that goes on with the decoder of a finished VAE, in place."""
+    return TrainingRun("decoder", folder, vae.decoder, recipe.decoder, _adam(vae.decoder), ema_decay=0.999)
+
+
+def _adam(module: torch.nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(module.parameters(), lr=1.0, betas=(0.9, 0.98), weight_decay=1e-4, fused=True)
 
 
 def emphasis(spec: ClipSpec) -> float:

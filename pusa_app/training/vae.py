@@ -7,6 +7,8 @@ latent channels and comes back by nearest-neighbour upsampling; training adds th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -113,33 +115,69 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 def train_vae(run: TrainingRun, vae: AutoencoderKLMochi, batch: int, seed: int, stop_after: float | None) -> bool:
     """Train until the run's budget is used; False when `stop_after` seconds ended it before."""
     rng = np.random.default_rng([seed, run.seen])
-    held_out = np.random.default_rng([seed, 10**9])
-    validation = to_tensor(np.stack([draw(sample_spec(held_out)) for _ in range(8)]))
 
     def loss_of(_step: int) -> tuple[torch.Tensor, int]:
         x = to_tensor(_crops(rng, batch))
         with torch.autocast("cpu", torch.bfloat16):
-            moments = vae.encoder(x)[0].float()
-            mean, log_variance = moments.chunk(2, dim=1)
-            log_variance = log_variance.clamp(-30, 20)
-            strength = LATENT_NOISE * torch.rand(len(x), 1, 1, 1, 1)
-            spread = mean.detach().std((0, 2, 3, 4), keepdim=True)
-            z = mean + torch.randn_like(mean) * ((0.5 * log_variance).exp() + strength * spread)
-            y = vae.decoder(z)[0][:, :, 5:].float()
-        weight = _edge_weight(x)
-        error = y - x
-        loss = (weight * error.abs()).mean() + 2 * (weight * error.pow(2)).mean()
-        if x.shape[2] > 1:
-            loss = loss + 0.5 * (weight[:, :, 1:] * (error[:, :, 1:] - error[:, :, :-1]).abs()).mean()
+            mean, log_variance = _encode(vae, x)
+            y = _decode(vae, mean, log_variance)
         kl = 0.5 * (mean.pow(2) + log_variance.exp() - 1 - log_variance).mean()
-        return loss + 1e-4 * kl, batch
+        return _error(x, y) + 1e-4 * kl, batch
+
+    return run.train(loss_of, _validation(vae, seed), stop_after)
+
+
+def train_decoder(run: TrainingRun, vae: AutoencoderKLMochi, batch: int, seed: int, stop_after: float | None) -> bool:
+    """Go on with the decoder alone: the latents stay those that the transformer knows. `run` is one of `vae.decoder`.
+
+    Returns False when `stop_after` seconds ended it before the run's budget was used.
+    """
+    rng = np.random.default_rng([seed, 1, run.seen])
+
+    def loss_of(_step: int) -> tuple[torch.Tensor, int]:
+        x = to_tensor(_crops(rng, batch))
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                mean, log_variance = _encode(vae, x)
+            y = _decode(vae, mean, log_variance)
+        return _error(x, y, trembling=1.0), batch
+
+    return run.train(loss_of, _validation(vae, seed), stop_after)
+
+
+def _encode(vae: AutoencoderKLMochi, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means and log variances of the latents of videos in [-1, 1]."""
+    mean, log_variance = vae.encoder(x)[0].float().chunk(2, dim=1)
+    return mean, log_variance.clamp(-30, 20)
+
+
+def _decode(vae: AutoencoderKLMochi, mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
+    """Videos of latents drawn around `mean`, with some more noise, of another strength for each video."""
+    strength = LATENT_NOISE * torch.rand(len(mean), 1, 1, 1, 1)
+    spread = mean.detach().std((0, 2, 3, 4), keepdim=True)
+    z = mean + torch.randn_like(mean) * ((0.5 * log_variance).exp() + strength * spread)
+    return vae.decoder(z)[0][:, :, 5:].float()
+
+
+def _error(x: torch.Tensor, y: torch.Tensor, trembling: float = 0.5) -> torch.Tensor:
+    """How far videos y are from x: in each frame and, with this weight, from frame to frame, where it trembles."""
+    weight, error = _edge_weight(x), y - x
+    loss = (weight * error.abs()).mean() + 2 * (weight * error.pow(2)).mean()
+    if x.shape[2] > 1:
+        loss = loss + trembling * (weight[:, :, 1:] * (error[:, :, 1:] - error[:, :, :-1]).abs()).mean()
+    return loss
+
+
+def _validation(vae: AutoencoderKLMochi, seed: int) -> Callable[[], dict[str, float]]:
+    held_out = np.random.default_rng([seed, 10**9])
+    clips = to_tensor(np.stack([draw(sample_spec(held_out)) for _ in range(8)]))
 
     @torch.inference_mode()
     def validate() -> dict[str, float]:
-        z = vae.encode(validation).latent_dist.mode()
-        return {"psnr": psnr(vae.decode(z).sample.clamp(-1, 1), validation), "z_std": float(z.std())}
+        z = vae.encode(clips).latent_dist.mode()
+        return {"psnr": psnr(vae.decode(z).sample.clamp(-1, 1), clips), "z_std": float(z.std())}
 
-    return run.train(loss_of, validate, stop_after)
+    return validate
 
 
 def _crops(rng: np.random.Generator, batch: int) -> np.ndarray:

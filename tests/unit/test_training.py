@@ -333,6 +333,22 @@ def test_averages_swap_back(tmp_path) -> None:
     assert torch.equal(run.module.weight, weight)
 
 
+def test_the_decoder_goes_on_alone(tmp_path) -> None:
+    """What the transformer was trained on must not move under it."""
+    from pusa_app.training.vae import make_vae, train_decoder
+
+    torch.manual_seed(0)
+    vae = make_vae()
+    encoder, decoder = ({k: v.clone() for k, v in part.state_dict().items()} for part in (vae.encoder, vae.decoder))
+    optimizer = torch.optim.AdamW(vae.decoder.parameters(), lr=1.0)
+    budget = Budget(samples=6, learning_rate=1e-3, warmup=1)
+    run = TrainingRun("decoder", tmp_path, vae.decoder, budget, optimizer, ema_decay=0.9)
+    assert train_decoder(run, vae, batch=2, seed=0, stop_after=None)
+    assert run.seen == 6
+    assert all(torch.equal(value, encoder[name]) for name, value in vae.encoder.state_dict().items())
+    assert not any(torch.equal(value, decoder[name]) for name, value in vae.decoder.state_dict().items())
+
+
 @pytest.mark.slow
 def test_train_mini_goes_from_nothing_to_a_model_that_renders(tmp_path) -> None:
     from pusa_app.models import load_backbone
