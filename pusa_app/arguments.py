@@ -344,7 +344,10 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
     length, choices = _length(options, task, card.spec, given)
     noise = _task_noise(options, task, card.spec.noise)
     blank = numbers(argparse.Namespace(**vars(options) | {"frames": length}), card, task.name).timeline
-    return numbers(options, card, task.name, task.timeline(blank, given, choices, noise), choices)
+    timeline = task.timeline(blank, given, choices, noise)
+    if options.noise and not timeline.keyframes:
+        raise RecipeError("Leave out --noise: it is for pictures and clips, and none is given.")
+    return numbers(options, card, task.name, timeline, choices)
 
 
 def default_task(options: argparse.Namespace) -> str:
