@@ -58,8 +58,8 @@ def main(argv: Sequence[str]) -> int:
     """Print a table per contest and the goals; 0 when all are met, 1 when one is missed."""
     parser = Parser(prog="python -m pusa_app bench tasks", description=__doc__.splitlines()[0])
     clips = (
-        "held-out clips of each contest, rounded up to whole rounds of its motions (default 34, which makes 34 to 36, "
-        "and 102 of loops of pictures and words)"
+        "held-out clips of each contest, rounded up to whole rounds of its motions (default 34, which makes 34 to 36); "
+        "three times as many for loops of pictures and words"
     )
     parser.add_argument("--clips", type=integer(FEWEST, MOST), default=34, help=clips)
     parser.add_argument("--model", default="mini")

@@ -2,7 +2,7 @@
 
 Diffusers' `AutoencoderKLMochi` from its default initialisation learns far too slowly for a small budget. So it starts
 as a block-average autoencoder: the mean colour of each 8x8x6 block goes through the strided convolutions into three
-latent channels and comes back by nearest-neighbour upsampling; training adds the rest.
+latent channels and comes back by nearest-neighbour upsampling; training adds the rest. The decoder then goes on alone.
 """
 
 from __future__ import annotations

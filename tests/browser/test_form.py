@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,6 +88,20 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     riff = b"AVI LIST\x04\x00\x00\x00hdrlLIST\x04\x00\x00\x00movi"
     (folder / "none.avi").write_bytes(b"RIFF" + len(riff).to_bytes(4, "little") + riff)
     return folder
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_handle_of_a_slider_can_be_seen(server: Server, visit: Callable[..., Any], scheme: str) -> None:
+    """Gradio's is white with a white ring, also on a white page."""
+    page = visit(server.url, color_scheme=scheme)
+    slider = page.locator("#length input[type='range']")
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    around = {"x": box["x"], "y": box["y"] - 10, "width": box["width"], "height": box["height"] + 20}
+    picture = np.array(Image.open(io.BytesIO(page.screenshot(clip=around))).convert("RGB"), dtype=int)
+    seen = abs(picture - picture[0, 0]).sum(2) > 60
+    bar, handle = (half.any(1).sum() for half in np.array_split(seen, 2, axis=1))
+    assert 0 < 1.5 * bar < handle, "the handle, at the right end, is higher than the bar"
 
 
 @pytest.mark.slow
